@@ -1,0 +1,51 @@
+# Targets install what they lack; Go itself must be there.
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GUEST   := $(CURDIR)/e2e/guest/run
+
+# Tests of one target: make kernel RUN=TestConformance
+RUN     ?=
+SELECT  := $(if $(RUN),-run '$(RUN)' -v)
+
+STATICCHECK := go tool -modfile=tools/staticcheck/go.mod staticcheck
+GOFUMPT     := go tool -modfile=tools/gofumpt/go.mod gofumpt
+
+# The tests on a real kernel fail, rather than skip, when there is none.
+on-kernel = CGO_ENABLED=0 IPVS_HA_REAL_KERNEL=required go test -count=1 -p 1 $(SELECT)
+
+.NOTPARALLEL:
+.PHONY: help build demo test lint unit kernel e2e guest fmt clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' Makefile
+
+build: ## bin/ipvs-ha, static
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ipvs-ha ./cmd/ipvs-ha
+
+demo: build guest ## three directors on a real kernel, from bootstrap to failover
+	$(GUEST) --file bin/ipvs-ha --file e2e/demo -- e2e/demo
+
+test: lint unit kernel e2e ## everything below
+	@echo "passed: lint, unit, kernel, e2e"
+
+lint: ## go vet, staticcheck, gofumpt
+	go vet ./...
+	$(STATICCHECK) ./...
+	@files=$$($(GOFUMPT) -l .); [ -z "$$files" ] || { echo "not formatted (make fmt):" $$files; exit 1; }
+
+unit: guest ## all tests that need no privilege, with the race detector
+	CGO_ENABLED=1 go test -race $(SELECT) ./...
+
+kernel: guest ## the conformance suite and the converge loop on a real kernel
+	$(on-kernel) -timeout 10m -exec '$(GUEST) --timeout 600 --' ./kernel/... ./reconcile
+
+e2e: build guest ## whole clusters on a real kernel
+	IPVS_HA_BIN=$(CURDIR)/bin/ipvs-ha $(on-kernel) -timeout 15m -exec '$(GUEST) --timeout 900 --file $(CURDIR)/bin/ipvs-ha --file $(CURDIR)/e2e/demo --' ./e2e
+
+guest: ## what the tests need from the distribution
+	e2e/guest/install
+
+fmt: ## format the Go files
+	$(GOFUMPT) -w .
+
+clean: ## remove what was built, the guest's image too
+	rm -rf bin .guest

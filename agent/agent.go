@@ -1,0 +1,124 @@
+// Package agent builds the parts of one node and joins them: it turns the
+// cluster's state and this node's role into what the converge loop must make of
+// the kernel, and answers the API.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ipvs-ha/ipvs-ha/api"
+	"github.com/ipvs-ha/ipvs-ha/cluster"
+	"github.com/ipvs-ha/ipvs-ha/configs"
+	"github.com/ipvs-ha/ipvs-ha/fsm"
+	"github.com/ipvs-ha/ipvs-ha/reconcile"
+)
+
+// Options are what the command line adds to the configuration.
+type Options struct {
+	Logger  *slog.Logger // nil discards
+	Version string       // told in status
+	Dev     bool         // a kernel in memory stands in where there is no ip_vs
+
+	// Kernel is used instead of this host's, when set; for tests.
+	Kernel reconcile.Kernel
+}
+
+// Agent is one node. It implements api.Agent.
+type Agent struct {
+	cfg     configs.Config
+	log     *slog.Logger
+	node    *cluster.Node
+	machine *fsm.Machine
+	loop    *reconcile.Loop // nil on a witness
+	ping    chan struct{}   // size 1: state or membership may have changed
+
+	inMemory bool // the kernel is one in memory, standing in
+
+	caughtUp atomic.Bool // the loop has been given a table
+	active   atomic.Bool // and the role of the active director with it
+}
+
+// Run runs a node until ctx ends. It returns nil then, and an error when a part
+// fails; errors.Is cluster.ErrRemoved when the node was removed from its cluster.
+// The kernel's table, its connections and its sync daemons are left as they are.
+func Run(ctx context.Context, cfg configs.Config, opts Options) error {
+	log := opts.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	a := &Agent{cfg: cfg, log: log, ping: make(chan struct{}, 1)}
+	a.machine = fsm.New(a.wake)
+	clusterConfig, err := a.clusterConfig()
+	if err != nil {
+		return err
+	}
+	node, err := cluster.New(clusterConfig)
+	if err != nil {
+		return err
+	}
+	a.node = node
+
+	group, ctx := errgroup.WithContext(ctx)
+	if cfg.Role == configs.Director {
+		k, closeKernel, err := a.openKernel(ctx, opts)
+		if err != nil {
+			return errors.Join(err, node.Close())
+		}
+		defer closeKernel()
+		a.loop, err = reconcile.New(reconcile.Config{
+			Kernel:        k,
+			DataDir:       cfg.DataDir,
+			Exclusive:     cfg.Ownership == configs.Exclusive,
+			DriftInterval: cfg.Reconcile.Interval,
+			Logger:        log.With("part", "reconcile"),
+		})
+		if err != nil {
+			return errors.Join(err, node.Close())
+		}
+		group.Go(func() error { return a.loop.Run(ctx) })
+	}
+	group.Go(func() error { return node.Run(ctx) })
+	group.Go(func() error { return a.follow(ctx) })
+	group.Go(func() error { return api.NewServer(a, log.With("part", "api")).Run(ctx, cfg.API.Socket) })
+	log.Info("started", "node", cfg.Node, "cluster", cfg.Cluster.Name, "role", cfg.Role, "id", node.ID(), "version", opts.Version)
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("agent %s: %w", cfg.Node, err)
+	}
+	log.Info("stopped; what the kernel holds stays", "node", cfg.Node)
+	return nil
+}
+
+// wake makes follow look again. It never blocks.
+func (a *Agent) wake() {
+	select {
+	case a.ping <- struct{}{}:
+	default:
+	}
+}
+
+func (a *Agent) clusterConfig() (cluster.Config, error) {
+	profile, err := cluster.ProfileByName(string(a.cfg.Cluster.Profile))
+	return cluster.Config{
+		Cluster:    a.cfg.Cluster.Name,
+		Node:       a.cfg.Node,
+		Witness:    a.cfg.Role == configs.Witness,
+		DataDir:    a.cfg.DataDir,
+		Address:    a.cfg.Cluster.Address,
+		Port:       a.cfg.Cluster.Port,
+		GossipPort: a.cfg.Cluster.GossipPort,
+		Join:       a.cfg.Cluster.Join,
+		Expect:     a.cfg.Cluster.Expect,
+		Profile:    profile,
+		FSM:        a.machine,
+		Applied:    func() uint64 { return a.machine.State().Index() },
+		Handler:    a.handle,
+		OnChange:   a.wake,
+		Logger:     a.log.With("part", "cluster"),
+	}, err
+}

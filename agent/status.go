@@ -1,0 +1,155 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/api"
+	"github.com/ipvs-ha/ipvs-ha/cluster"
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
+)
+
+// statusTimeout is how long a peer has to tell its status before it is called
+// unreachable.
+const statusTimeout = time.Second
+
+// Status implements api.Agent: what every member says of itself.
+func (a *Agent) Status(ctx context.Context) (api.Status, error) {
+	state := a.node.State()
+	status := api.Status{
+		Cluster:  a.cfg.Cluster.Name,
+		Leader:   state.LeaderName,
+		Revision: a.machine.State().Revision(),
+		Nodes:    make([]api.NodeStatus, len(state.Members)),
+		Warnings: warnings(state),
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i, m := range state.Members {
+		wg.Go(func() { status.Nodes[i] = a.memberStatus(ctx, m) })
+	}
+	wg.Wait()
+	if len(state.Members) == 0 { // not a member of any cluster yet
+		status.Nodes = []api.NodeStatus{a.nodeStatus()}
+	}
+	return status, nil
+}
+
+// memberStatus asks m for its status. One that waits to join answers nobody yet.
+func (a *Agent) memberStatus(ctx context.Context, m cluster.Member) api.NodeStatus {
+	if m.Waiting != "" && !m.Local {
+		return api.NodeStatus{
+			Name: m.Name, Role: role(m.Witness), State: api.StateUnreachable,
+			SyncDaemons: []ipvs.Daemon{}, Errors: []api.ObjectError{{Object: "cluster", Message: "waits to join: " + m.Waiting}},
+		}
+	}
+	answer, err := a.node.Call(ctx, m.ID, methodStatus, nil)
+	var status api.NodeStatus
+	if err == nil {
+		err = json.Unmarshal(answer, &status)
+	}
+	if err != nil {
+		status = api.NodeStatus{
+			Name: m.Name, Role: role(m.Witness), State: api.StateUnreachable,
+			SyncDaemons: []ipvs.Daemon{},
+			Errors:      []api.ObjectError{{Message: fmt.Sprintf("no answer: %v", err)}},
+		}
+	}
+	status.Voter = m.Voter
+	return status
+}
+
+// nodeStatus is what this node says of itself.
+func (a *Agent) nodeStatus() api.NodeStatus {
+	state := a.node.State()
+	status := api.NodeStatus{
+		Name:            a.cfg.Node,
+		Role:            role(a.loop == nil),
+		Raft:            state.Raft,
+		State:           api.StateWitness,
+		AppliedRevision: a.machine.State().Revision(),
+		SyncDaemons:     []ipvs.Daemon{},
+		Errors:          []api.ObjectError{},
+	}
+	if state.Waiting != "" {
+		status.Errors = append(status.Errors, api.ObjectError{Object: "cluster", Message: state.Waiting})
+	}
+	if a.loop == nil {
+		return status
+	}
+	status.State = api.StateStandby
+	if a.active.Load() {
+		status.State = api.StateActive
+	}
+	loop := a.loop.Status()
+	status.AppliedRevision = loop.AppliedRevision
+	status.SyncDaemons = append(status.SyncDaemons, loop.Daemons...)
+	status.Foreign = loop.ForeignCount
+	status.ForeignServices = loop.Foreign
+	status.DriftRepaired = loop.DriftRepaired
+	if a.inMemory {
+		status.Errors = append(status.Errors, api.ObjectError{Object: "kernel", Message: "there is no ip_vs to be had here: the table is kept in memory and balances nothing"})
+	}
+	for _, w := range loop.Warnings {
+		status.Errors = append(status.Errors, api.ObjectError{Object: "ownership record", Message: w})
+	}
+	for _, e := range loop.Errors {
+		status.Errors = append(status.Errors, api.ObjectError{Object: e.Object, Message: e.Message})
+	}
+	if !a.caughtUp.Load() {
+		status.Errors = append(status.Errors, api.ObjectError{Object: "table", Message: "waiting for a leader; nothing is written to the kernel until this node has caught up"})
+	}
+	return status
+}
+
+// warnings are what an operator should know about the cluster as a whole.
+func warnings(state cluster.State) []string {
+	warnings := []string{}
+	voters, directors := 0, 0
+	for _, m := range state.Members {
+		if m.Waiting != "" {
+			continue
+		}
+		if m.Voter {
+			voters++
+		}
+		if !m.Witness {
+			directors++
+		}
+	}
+	switch {
+	case directors < 2:
+		warnings = append(warnings, "not highly available: there is one director")
+	case voters == 2:
+		warnings = append(warnings, "not highly available: with two voters the loss of either stops changes and failover; add a director or a witness")
+	}
+	if reachable := countReachable(state); voters > 2 && state.LeaderName != "" && reachable == voters/2+1 {
+		warnings = append(warnings, fmt.Sprintf("not highly available: %d of %d voters can be reached, and the loss of one more stops changes and failover", reachable, voters))
+	}
+	if state.LeaderName == "" {
+		warnings = append(warnings, "no leader: changes are refused until a majority of the voters can be reached")
+	}
+	return warnings
+}
+
+// countReachable is the number of voters that this node can reach, itself included.
+func countReachable(state cluster.State) int {
+	n := 0
+	for _, m := range state.Members {
+		if m.Voter && m.Reachable {
+			n++
+		}
+	}
+	return n
+}
+
+func role(witness bool) string {
+	if witness {
+		return api.RoleWitness
+	}
+	return api.RoleDirector
+}

@@ -1,0 +1,124 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/api"
+	"github.com/ipvs-ha/ipvs-ha/cluster"
+	"github.com/ipvs-ha/ipvs-ha/fsm"
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
+)
+
+// Write implements api.Agent: it refuses what is invalid before it reaches the
+// log, commits the rest, and waits for kernels as asked.
+func (a *Agent) Write(ctx context.Context, w api.Write) (api.WriteResult, error) {
+	command := fsm.Command{V: fsm.Version, ID: w.ID, By: w.By, IfRevision: w.IfRevision, Changes: w.Changes, Replace: w.Replace}
+	if err := a.check(ctx, command); err != nil {
+		return api.WriteResult{}, err
+	}
+	body, err := command.Encode()
+	if err != nil {
+		return api.WriteResult{}, problem(err)
+	}
+	index, response, err := a.node.Propose(ctx, body)
+	if err != nil {
+		return api.WriteResult{}, problem(err)
+	}
+	result, err := fsm.DecodeResult(response)
+	if err != nil {
+		return api.WriteResult{}, problem(err)
+	}
+	if result.Rejected != nil {
+		return api.WriteResult{}, problem(result.Rejected)
+	}
+	if err := a.machine.Wait(ctx, max(index, result.Index)); err != nil {
+		a.log.Debug("a write is committed, but not yet known here", "revision", result.Revision, "error", err)
+	}
+	written := api.WriteResult{Revision: result.Revision, Repeated: result.Repeated}
+	written.Pending = a.awaitKernels(ctx, w.Wait, max(index, result.Index), result.Revision)
+	return written, nil
+}
+
+// check refuses a command that the state machine would refuse. This node's state
+// may be old, so a refusal counts only against a state that has caught up.
+func (a *Agent) check(ctx context.Context, c fsm.Command) error {
+	err := a.machine.State().Check(c)
+	if err == nil {
+		return nil
+	}
+	if behind := a.tryCatchUp(ctx); behind != nil && !errors.Is(err, ipvs.ErrInvalid) {
+		return problem(behind)
+	}
+	return problem(a.machine.State().Check(c))
+}
+
+// appliedRequest asks a peer whether its kernel holds revision Revision, which is
+// known once its state has reached Index.
+type appliedRequest struct {
+	Index    uint64 `json:"index"`
+	Revision uint64 `json:"revision"`
+}
+
+// answerMargin is kept back from the caller's deadline, so that the answer about a
+// slow kernel still reaches the caller.
+const answerMargin = 200 * time.Millisecond
+
+// awaitKernels waits until the kernels that wait names hold the revision and
+// returns those that do not, with the reason.
+func (a *Agent) awaitKernels(ctx context.Context, wait api.Wait, index, revision uint64) []api.PendingNode {
+	if wait == api.WaitNone {
+		return nil
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerMargin))
+		defer cancel()
+	}
+	body, err := json.Marshal(appliedRequest{Index: index, Revision: revision})
+	if err != nil {
+		return []api.PendingNode{{Node: a.cfg.Node, Reason: err.Error()}}
+	}
+	var (
+		mu      sync.Mutex
+		pending []api.PendingNode
+		wg      sync.WaitGroup
+	)
+	asked := 0
+	for _, m := range a.node.State().Members {
+		if m.Witness || m.Waiting != "" || !m.Reachable || wait == api.WaitLeader && !m.Leader {
+			continue
+		}
+		asked++
+		wg.Go(func() {
+			if reason := a.awaitKernel(ctx, m, body); reason != "" {
+				mu.Lock()
+				defer mu.Unlock()
+				pending = append(pending, api.PendingNode{Node: m.Name, Reason: reason})
+			}
+		})
+	}
+	wg.Wait()
+	if asked == 0 {
+		return []api.PendingNode{{Node: a.cfg.Node, Reason: "no director could be asked whether it is in its kernel"}}
+	}
+	slices.SortFunc(pending, func(a, b api.PendingNode) int { return strings.Compare(a.Node, b.Node) })
+	return pending
+}
+
+func (a *Agent) awaitKernel(ctx context.Context, m cluster.Member, body []byte) (reason string) {
+	answer, err := a.node.Call(ctx, m.ID, methodApplied, body)
+	switch {
+	case ctx.Err() != nil:
+		return "not in its kernel within the time asked for"
+	case err != nil:
+		return fmt.Sprintf("did not answer: %v", err)
+	}
+	return string(answer)
+}

@@ -1,0 +1,144 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"github.com/hashicorp/raft"
+)
+
+// MaxCommand is the largest command and the largest body of a request between
+// agents, in bytes. A whole table is one command.
+const MaxCommand = 4 << 20
+
+const (
+	maxExpect = 7  // voters that found a cluster; more only slow each write down
+	maxJoin   = 64 // addresses in Config.Join
+	maxName   = 63 // bytes of a cluster's or node's name
+)
+
+// Config says who this node is and how it finds the others.
+type Config struct {
+	Cluster string // the cluster's name, 1 to 63 bytes; the same on all members
+	Node    string // this node's name, 1 to 63 bytes, unique in the cluster
+	Witness bool   // votes and keeps the log, but gives leadership away
+	DataDir string // created with mode 0700 when missing; one process at a time
+
+	Address    netip.Addr // unicast; the cluster port is bound here and others dial it
+	Port       int        // TCP, 1 to 65535
+	GossipPort int        // UDP and TCP, the same on all members; 0: no gossip
+	Join       []string   // peers, "ip" or "ip:port"; this node may be among them
+
+	// Expect is the number of voters that found the cluster, this node
+	// included: 1 founds it alone at once, 0 never founds, only joins. At
+	// most 7, and the same on all founding nodes.
+	Expect  int
+	Profile Profile     // the zero value is "lan"
+	TLS     *tls.Config // for both directions; nil: plain TCP
+
+	// FSM gets the committed commands. Its Apply must return a []byte, the
+	// response that Propose returns.
+	FSM raft.FSM
+	// Applied returns the log index of the last command that FSM has applied,
+	// also after a restore. It is what ReadIndex answers.
+	Applied func() uint64
+	// Handler answers Call of other members (from is the caller's id). It runs
+	// concurrently and must end with ctx. Nil: every call is refused.
+	Handler func(ctx context.Context, from, method string, body []byte) ([]byte, error)
+	// OnChange is called when State may have changed, from any goroutine. It
+	// must not block. May be nil.
+	OnChange func()
+	Logger   *slog.Logger // nil discards
+}
+
+// withDefaults returns c validated and completed.
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Cluster == "" || len(c.Cluster) > maxName {
+		bad("cluster name %q: must have 1 to %d bytes", c.Cluster, maxName)
+	}
+	if c.Node == "" || len(c.Node) > maxName {
+		bad("node name %q: must have 1 to %d bytes", c.Node, maxName)
+	}
+	if c.DataDir == "" {
+		bad("data directory: missing")
+	}
+	if !c.Address.IsValid() || c.Address.IsUnspecified() || c.Address.IsMulticast() {
+		bad("address %q: must be a unicast IP address of this host", c.Address)
+	}
+	if c.Port < 1 || c.Port > 65535 {
+		bad("port %d: must be 1 to 65535", c.Port)
+	}
+	if c.GossipPort < 0 || c.GossipPort > 65535 || c.GossipPort == c.Port {
+		bad("gossip port %d: must be 0 to 65535 and not the cluster port", c.GossipPort)
+	}
+	if c.Expect < 0 || c.Expect > maxExpect {
+		bad("expect %d: must be 0 to %d", c.Expect, maxExpect)
+	}
+	if len(c.Join) > maxJoin {
+		bad("join: %d addresses, at most %d", len(c.Join), maxJoin)
+	}
+	if c.FSM == nil {
+		bad("state machine: missing")
+	}
+	if c.Applied == nil {
+		bad("applied index of the state machine: missing")
+	}
+	if c.Profile == (Profile{}) {
+		c.Profile, _ = ProfileByName("lan")
+	}
+	join := make([]string, 0, len(c.Join))
+	for _, peer := range c.Join {
+		address, err := peerAddress(peer, c.Port)
+		if err != nil {
+			bad("join: %w", err)
+		}
+		join = append(join, address)
+	}
+	c.Join = join
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.OnChange == nil {
+		c.OnChange = func() {}
+	}
+	if c.Handler == nil {
+		c.Handler = func(context.Context, string, string, []byte) ([]byte, error) {
+			return nil, errors.New("this node answers no requests")
+		}
+	}
+	return c, errors.Join(errs...)
+}
+
+// advertised is the address that others dial, "ip:port".
+func (c Config) advertised() string {
+	return netip.AddrPortFrom(c.Address, uint16(c.Port)).String()
+}
+
+// peerAddress completes "ip" with the port and returns "ip:port" in its one form.
+func peerAddress(peer string, port int) (string, error) {
+	if ip, err := netip.ParseAddr(peer); err == nil {
+		return netip.AddrPortFrom(ip, uint16(port)).String(), nil
+	}
+	address, err := netip.ParseAddrPort(peer)
+	if err != nil {
+		return "", fmt.Errorf("peer %q: must be IP or IP:PORT", peer)
+	}
+	return address.String(), nil
+}
+
+// gossipAddress is where the peer with that cluster address gossips.
+func gossipAddress(address string, port int) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
+}

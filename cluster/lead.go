@@ -1,0 +1,292 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	leadInterval = 250 * time.Millisecond // between two looks at what a leader must do
+	opTimeout    = 5 * time.Second        // one change of the configuration, all steps
+	stuckTimeout = 5 * time.Second        // a leadership transfer that blocks writes
+)
+
+// An op is a task for the goroutine that alone changes raft's configuration.
+type op func(ctx context.Context)
+
+// inLead runs f on the leader's goroutine. An error that matches errAgain says that
+// f did not run; when ctx ends first, f may still run and the error matches
+// ErrUnknown.
+func inLead[T any](ctx context.Context, n *Node, f func(context.Context) (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	task := func(run context.Context) {
+		run, cancel := context.WithTimeout(run, opTimeout)
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		var r result
+		if r.err = ctx.Err(); r.err == nil {
+			r.value, r.err = f(run)
+		}
+		done <- r
+	}
+	var none T
+	if !n.isLeader() {
+		return none, errAgain
+	}
+	select {
+	case n.ops <- task:
+	case <-ctx.Done():
+		return none, fmt.Errorf("%w: the leader is busy", errAgain)
+	}
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		return none, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+	}
+}
+
+// runLead does what a leader must do for the membership, whenever this node leads.
+// It looks at what is, not at what has happened.
+func (n *Node) runLead(ctx context.Context) error {
+	tick := time.NewTicker(leadInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case task := <-n.ops:
+			task(ctx)
+			continue
+		case <-n.pingLead:
+		case <-tick.C:
+		}
+		if !n.isLeader() {
+			n.stuckSince.Store(nil)
+			continue
+		}
+		if since := n.stuckSince.Load(); since != nil && time.Since(*since) > stuckTimeout+2*n.cfg.Profile.Election {
+			if n.refusesWrites(ctx) {
+				return errors.New("a leadership transfer has ended but raft still refuses writes because of it; the process must restart")
+			}
+			n.stuckSince.Store(nil)
+		}
+		n.promote(ctx)
+		n.giveAway(ctx)
+	}
+}
+
+// refusesWrites asks raft whether it still takes a transfer to be under way.
+func (n *Node) refusesWrites(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	_, err := await(ctx, func() (struct{}, error) { return struct{}{}, n.raft.Load().Barrier(enqueueTimeout).Error() })
+	return errors.Is(err, raft.ErrLeadershipTransferInProgress)
+}
+
+// promote makes one non-voter that has caught up a voter.
+func (n *Node) promote(ctx context.Context) {
+	for _, s := range n.servers() {
+		if s.Suffrage != raft.Nonvoter {
+			continue
+		}
+		e := n.member(s)
+		hctx, cancel := context.WithTimeout(ctx, askTimeout)
+		h, err := n.askHello(hctx, e.ID, e.Address)
+		cancel()
+		if err != nil || h.LastIndex+caughtUpGap < n.raft.Load().LastIndex() {
+			continue
+		}
+		cctx, cancel := context.WithTimeout(ctx, opTimeout)
+		err = n.change(cctx, func(r *raft.Raft) raft.IndexFuture {
+			return r.AddVoter(s.ID, s.Address, 0, opTimeout)
+		})
+		cancel()
+		if err != nil {
+			n.log.Warn("a node that has caught up is not a voter yet", "node", e.Name, "error", err)
+		} else {
+			n.log.Info("node votes from now on", "node", e.Name, "id", e.ID)
+		}
+		return
+	}
+}
+
+// giveAway transfers leadership from a witness to a director.
+func (n *Node) giveAway(ctx context.Context) {
+	if !n.cfg.Witness {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	best, ok := n.bestVoter(ctx, false)
+	if !ok {
+		return
+	}
+	if err := n.transferTo(ctx, best); err != nil {
+		n.log.Info("a witness leads, and could not give leadership away yet", "to", best.Name, "error", err)
+	}
+}
+
+// bestVoter returns the voter, other than this node, that is the best next leader:
+// one that answers, with the longest log. A witness counts only when told so and
+// when there is no director.
+func (n *Node) bestVoter(ctx context.Context, witness bool) (best entry, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var (
+		mu      sync.Mutex
+		wg      sync.WaitGroup
+		answers []hello
+	)
+	for _, s := range n.servers() {
+		if s.Suffrage != raft.Voter || string(s.ID) == n.id {
+			continue
+		}
+		wg.Go(func() {
+			h, err := n.askHello(ctx, string(s.ID), n.member(s).Address)
+			if err != nil || h.Witness && !witness {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answers = append(answers, h)
+		})
+	}
+	wg.Wait()
+	if len(answers) == 0 {
+		return entry{}, false
+	}
+	return slices.MaxFunc(answers, func(a, b hello) int {
+		switch {
+		case a.Witness != b.Witness && b.Witness:
+			return 1
+		case a.Witness != b.Witness:
+			return -1
+		case a.LastIndex < b.LastIndex:
+			return -1
+		case a.LastIndex > b.LastIndex:
+			return 1
+		}
+		return 0
+	}).entry, true
+}
+
+// transferTo hands leadership to a voter. When ctx ends first, the transfer may
+// still happen.
+func (n *Node) transferTo(ctx context.Context, e entry) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*n.cfg.Profile.Election+askTimeout)
+	defer cancel()
+	r := n.raft.Load()
+	s, ok := n.server(e.ID)
+	if !ok {
+		return fmt.Errorf("%w: %s", ErrNotFound, e.Name)
+	}
+	_, err := await(ctx, func() (struct{}, error) {
+		return struct{}{}, r.LeadershipTransferToServer(s.ID, s.Address).Error()
+	})
+	if err != nil {
+		if n.isLeader() {
+			return fmt.Errorf("%w: leadership could not be given to %s: %v", ErrRefused, e.Name, err)
+		}
+		return fmt.Errorf("%w: transfer leadership to %s: %w", ErrUnknown, e.Name, err)
+	}
+	n.log.Info("leadership given away", "to", e.Name)
+	return nil
+}
+
+// change makes one change of the configuration. Raft does not tell the index of the
+// current one, so the change is not tied to it; only this goroutine makes changes,
+// one at a time, and raft refuses what a new leader should not have been asked.
+func (n *Node) change(ctx context.Context, f func(*raft.Raft) raft.IndexFuture) error {
+	_, err := await(ctx, func() (struct{}, error) { return struct{}{}, f(n.raft.Load()).Error() })
+	return classify(err)
+}
+
+func (n *Node) removeServer(ctx context.Context, id raft.ServerID) error {
+	if err := n.checkQuorum(ctx, id); err != nil {
+		return err
+	}
+	return n.change(ctx, func(r *raft.Raft) raft.IndexFuture {
+		return r.RemoveServer(id, 0, opTimeout)
+	})
+}
+
+// checkQuorum refuses to remove a voter when those of the others that answer are no
+// majority of what would be left: raft counts by the new configuration at once, and
+// the removal itself could then never be committed.
+func (n *Node) checkQuorum(ctx context.Context, without raft.ServerID) error {
+	if s, ok := n.server(string(without)); !ok || s.Suffrage != raft.Voter {
+		return nil
+	}
+	var (
+		mu   sync.Mutex
+		wg   sync.WaitGroup
+		all  int
+		down []string
+	)
+	for _, s := range n.servers() {
+		if s.ID == without || s.Suffrage != raft.Voter {
+			continue
+		}
+		all++
+		wg.Go(func() {
+			if e := n.member(s); !n.answers(ctx, e) {
+				mu.Lock()
+				defer mu.Unlock()
+				down = append(down, e.Name)
+			}
+		})
+	}
+	wg.Wait()
+	if all-len(down) <= all/2 {
+		slices.Sort(down)
+		return fmt.Errorf("%w: without it there would be %d voters and %s would not answer, so nothing could be decided any more; start %s first",
+			ErrRefused, all, strings.Join(down, ", "), strings.Join(down, ", "))
+	}
+	return nil
+}
+
+// await runs f, which may ignore ctx, and returns its result or, when ctx ends
+// first, an error that matches ErrUnknown. f ends with raft's leadership at the
+// latest.
+func await[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := f()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
+	}
+}
+
+// classify gives an error of raft's one of our identities: errAgain when nothing
+// entered the log, else ErrUnknown.
+func classify(err error) error {
+	switch {
+	case err == nil, errors.Is(err, ErrUnknown):
+		return err
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
+		return fmt.Errorf("%w: %w", errAgain, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
+}

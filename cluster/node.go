@@ -1,0 +1,387 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	"golang.org/x/sync/errgroup"
+)
+
+// stopTimeout bounds how long raft may take to stop.
+const stopTimeout = 10 * time.Second
+
+// A Node is one node of a cluster, founded or not. Its methods may be called from
+// any goroutine.
+type Node struct {
+	cfg      Config
+	id       string
+	log      *slog.Logger
+	identity *identity
+	book     *book
+	store    *raftboltdb.BoltStore
+	snaps    raft.SnapshotStore
+	raftCfg  *raft.Config
+	port     *port
+	streams  *streams
+	requests *requester
+	gossip   *gossip
+	began    time.Time
+
+	started   atomic.Bool
+	stopped   chan struct{} // closed when Run ends
+	closeOnce sync.Once
+	raft      atomic.Pointer[raft.Raft] // nil before Run
+	transport *transport
+
+	// Written by runPeers alone.
+	seen    atomic.Pointer[map[string]hello] // answers of the last round
+	waiting atomic.Pointer[string]
+	asking  atomic.Pointer[string] // the cluster being asked for admission; nil: none
+
+	seenState  atomic.Int32 // written by runPeers; stateUnasked at first
+	forced     atomic.Bool  // ask the leader even if all seems well
+	pingPeers  chan struct{}
+	pingLead   chan struct{}
+	ops        chan op
+	stuckSince atomic.Pointer[time.Time] // first write refused by an unfinished transfer
+	barrier    atomic.Uint64             // the term whose barrier is done
+
+	waitersMu sync.Mutex
+	waiters   map[string]waiter // by id
+
+	// crashAt lets a test stop the node at a step of the founding. Nil in use.
+	crashAt func(step string) error
+}
+
+// New opens the data directory of a node. It starts nothing; Run does. It fails
+// when the configuration is invalid, when another process uses the directory, and
+// with ErrRemoved when the directory's node was removed from its cluster.
+func New(cfg Config) (*Node, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("cluster configuration: %w", err)
+	}
+	identity, err := openIdentity(cfg.DataDir, cfg.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg:       cfg,
+		id:        identity.get().ID,
+		log:       cfg.Logger,
+		identity:  identity,
+		book:      openBook(cfg.DataDir, cfg.Logger),
+		began:     time.Now(),
+		stopped:   make(chan struct{}),
+		pingPeers: make(chan struct{}, 1),
+		pingLead:  make(chan struct{}, 1),
+		ops:       make(chan op),
+		waiters:   map[string]waiter{},
+	}
+	waiting := "starting"
+	n.waiting.Store(&waiting)
+	n.raftCfg = n.raftConfig()
+	if err := n.openStores(); err != nil {
+		return nil, errors.Join(err, identity.close())
+	}
+	n.requests = &requester{
+		idle:  map[string][]idleConn{},
+		scope: func() string { return n.identity.get().ClusterID },
+		dial: func(ctx context.Context, id, address string) (net.Conn, error) {
+			return n.dial(ctx, streamRequest, id, address)
+		},
+	}
+	n.streams = newStreams(cfg.advertised(), func(ctx context.Context, id, address string) (net.Conn, error) {
+		return n.dial(ctx, streamRaft, id, address)
+	})
+	n.port = &port{
+		address: cfg.Address, tls: cfg.TLS, log: cfg.Logger, id: n.id, judge: n.judge,
+		known: n.knows, conns: map[net.Conn]netip.Addr{}, perIP: map[netip.Addr]int{}, complaints: map[string]bool{},
+	}
+	n.gossip = &gossip{cfg: cfg, id: n.id, log: cfg.Logger, peers: n.addresses}
+	return n, nil
+}
+
+// raftConfig returns raft's settings. Snapshots are frequent because the state is
+// small; batches are small because a single command may be large, and a batch must
+// pass within the transport's timeout.
+func (n *Node) raftConfig() *raft.Config {
+	p := n.cfg.Profile
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(n.id)
+	c.HeartbeatTimeout, c.ElectionTimeout = p.Heartbeat, p.Election
+	c.LeaderLeaseTimeout, c.CommitTimeout = p.LeaderLease, p.Commit
+	c.MaxAppendEntries = 8
+	c.TrailingLogs, c.SnapshotThreshold, c.SnapshotInterval = 2048, 1024, 30*time.Second
+	c.ShutdownOnRemove = false // this package notices removal itself, on all nodes alike
+	c.NoLegacyTelemetry = true
+	c.Logger = raftLogger(n.log)
+	return c
+}
+
+func (n *Node) openStores() error {
+	if rec := n.identity.get(); rec.Member {
+		// An empty log under a member's id would forget what it voted and acknowledged.
+		if _, err := os.Stat(filepath.Join(n.cfg.DataDir, "raft.db")); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("data directory %s: the log raft.db of a member is missing; delete the directory to join as a new node", n.cfg.DataDir)
+		}
+	}
+	store, err := raftboltdb.New(raftboltdb.Options{
+		Path:                    filepath.Join(n.cfg.DataDir, "raft.db"),
+		BoltOptions:             &bbolt.Options{Timeout: time.Second},
+		MsgpackUseNewTimeFormat: true,
+	})
+	if err != nil {
+		return fmt.Errorf("raft log: %w", err)
+	}
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(n.cfg.DataDir, 2, n.raftCfg.Logger)
+	if err != nil {
+		return errors.Join(fmt.Errorf("raft snapshots: %w", err), store.Close())
+	}
+	n.store, n.snaps = store, snaps
+	if len(n.identity.get().Servers) == 0 {
+		return nil
+	}
+	// A founder that stopped while it wrote the first configuration has a term but
+	// no log. Nobody else can have had a term then: begin that write again.
+	last, err := store.LastIndex()
+	if err == nil && last == 0 {
+		var list []*raft.SnapshotMeta
+		if list, err = snaps.List(); err == nil && len(list) == 0 {
+			err = store.SetUint64([]byte("CurrentTerm"), 0)
+		}
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("raft log: %w", err), store.Close())
+	}
+	return nil
+}
+
+// Close releases the data directory of a node whose Run is never called. After Run
+// it does nothing.
+func (n *Node) Close() error {
+	var err error
+	n.closeOnce.Do(func() { err = errors.Join(n.store.Close(), n.identity.close()) })
+	return err
+}
+
+// ID returns this node's id, 16 hexadecimal digits that live as long as the data
+// directory.
+func (n *Node) ID() string { return n.id }
+
+// Run runs the node until ctx ends; then a leader gives leadership away first, and
+// Run returns nil. It returns an error that matches ErrRemoved when the node was
+// removed from its cluster, and other errors when a part fails. It may be called
+// once.
+func (n *Node) Run(ctx context.Context) error {
+	if n.started.Swap(true) {
+		return errors.New("cluster: Run was called before")
+	}
+	defer close(n.stopped)
+	if err := n.port.listen(n.cfg.advertised()); err != nil {
+		return errors.Join(err, n.Close())
+	}
+	// The parts outlive ctx: leadership is given away while they still work.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, work := errgroup.WithContext(work)
+	n.port.serve = func(conn net.Conn, from preface) { n.serve(work, conn, from) }
+	err := n.start(ctx)
+	if err == nil {
+		group.Go(func() error { return n.port.run(work) })
+		group.Go(func() error { return n.runPeers(work) })
+		group.Go(func() error { return n.runLead(work) })
+		group.Go(func() error { return n.observe(work) })
+		group.Go(func() error { return n.gossip.run(work) })
+		select {
+		case <-ctx.Done():
+			n.handOver()
+		case <-work.Done():
+		}
+	}
+	stop()
+	n.port.close()
+	stopErr := n.stopRaft()
+	n.requests.close()
+	err = errors.Join(err, group.Wait(), stopErr)
+	if stopErr == nil { // else raft may still write
+		err = errors.Join(err, n.Close())
+	}
+	return err
+}
+
+// start starts raft. The port is bound but accepts nothing yet.
+func (n *Node) start(ctx context.Context) error {
+	if err := n.refuseCopy(ctx); err != nil {
+		return err
+	}
+	logs, err := raft.NewLogCache(512, n.store)
+	if err != nil {
+		return err
+	}
+	n.transport = &transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:                  n.streams,
+		MaxPool:                 3,
+		Timeout:                 n.cfg.Profile.Transport,
+		Logger:                  n.raftCfg.Logger,
+		ServerAddressProvider:   n.book,
+		MsgpackUseNewTimeFormat: true,
+	})}
+	r, err := raft.NewRaft(n.raftCfg, n.cfg.FSM, logs, n.store, n.snaps, n.transport)
+	if err != nil {
+		n.transport.Close()
+		return fmt.Errorf("raft: %w", err)
+	}
+	n.raft.Store(r)
+	return n.bootstrap(n.identity.get())
+}
+
+// refuseCopy fails when this node answers at the address where it was before: then
+// this process runs with a copy of its data directory.
+func (n *Node) refuseCopy(ctx context.Context) error {
+	last := n.book.get(n.id).Address
+	n.book.learn(n.self())
+	if last == "" || last == n.cfg.advertised() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.probeTimeout())
+	defer cancel()
+	if _, err := n.askHello(ctx, n.id, last); err != nil {
+		return nil
+	}
+	return fmt.Errorf("node %s (%s) already runs at %s: this data directory is a copy; delete it", n.id, n.cfg.Node, last)
+}
+
+// observe passes on that raft has changed something.
+func (n *Node) observe(ctx context.Context) error {
+	events := make(chan raft.Observation, 16) // full: dropped, and runPeers looks once a second
+	observer := raft.NewObserver(events, false, func(o *raft.Observation) bool {
+		_, isVote := o.Data.(raft.RequestVoteRequest)
+		return !isVote
+	})
+	r := n.raft.Load()
+	r.RegisterObserver(observer)
+	defer r.DeregisterObserver(observer)
+	known := ""
+	for {
+		n.cfg.OnChange()
+		if leader := n.leader(); leader.ID != known {
+			if known = leader.ID; known != "" {
+				n.log.Info("leader", "node", cmp.Or(leader.Name, "?"), "id", leader.ID, "term", r.CurrentTerm())
+			} else {
+				n.log.Warn("no leader")
+			}
+		}
+		ping(n.pingPeers)
+		ping(n.pingLead)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-events:
+		case <-r.LeaderCh():
+		}
+	}
+}
+
+// handOver gives leadership away before this node stops, so that nobody has to
+// notice its end.
+func (n *Node) handOver() {
+	if !n.isLeader() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*n.cfg.Profile.Election+2*askTimeout)
+	defer cancel()
+	best, ok := n.bestVoter(ctx, true)
+	if !ok {
+		return
+	}
+	if err := n.transferTo(ctx, best); err != nil {
+		n.log.Warn("this node stops as leader", "error", err)
+	}
+}
+
+func (n *Node) stopRaft() error {
+	r := n.raft.Load()
+	if r == nil {
+		return nil
+	}
+	future := r.Shutdown()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = future.Error() // waits for raft's goroutines; is always nil
+	}()
+	timer := time.NewTimer(stopTimeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		return fmt.Errorf("raft has not stopped within %v", stopTimeout)
+	}
+	n.transport.CloseStreams() // idle outgoing connections
+	return nil
+}
+
+// serve serves one accepted connection.
+func (n *Node) serve(ctx context.Context, conn net.Conn, from preface) {
+	if from.ClusterID != "" && from.ClusterID == n.identity.get().ClusterID {
+		n.book.moved(from.ID, from.Address)
+	}
+	if from.Stream == streamRaft {
+		n.streams.serve(conn)
+		return
+	}
+	serveRequests(ctx, conn, func(ctx context.Context, head requestHead, body []byte) ([]byte, error) {
+		return n.answer(ctx, from, head, body)
+	})
+}
+
+// dial connects to a node; "" as id takes whoever is at address.
+func (n *Node) dial(ctx context.Context, stream, id, address string) (net.Conn, error) {
+	conn, _, err := n.port.dial(ctx, address, preface{
+		Cluster: n.cfg.Cluster, ClusterID: n.identity.get().ClusterID,
+		ID: n.id, Address: n.cfg.advertised(), To: id, Stream: stream,
+	})
+	return conn, err
+}
+
+// addresses returns the cluster addresses of the join list and of all members.
+func (n *Node) addresses() []string {
+	addresses := append([]string(nil), n.cfg.Join...)
+	for _, e := range n.book.list() {
+		addresses = append(addresses, e.Address)
+	}
+	return addresses
+}
+
+// knows reports whether ip is a member's.
+func (n *Node) knows(ip netip.Addr) bool {
+	for _, address := range n.addresses() {
+		if a, err := netip.ParseAddrPort(address); err == nil && a.Addr() == ip {
+			return true
+		}
+	}
+	return false
+}
+
+// crash stops Run at a step, when a test wants it.
+func (n *Node) crash(step string) error {
+	if n.crashAt == nil {
+		return nil
+	}
+	return n.crashAt(step)
+}

@@ -1,0 +1,258 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	settledInterval   = time.Second            // between two rounds of hellos
+	unsettledInterval = 200 * time.Millisecond // while this node is no member, or alone
+)
+
+// What the last round of hellos said of the peers of a node that has no cluster.
+const (
+	stateUnasked int32 = iota // no round has ended
+	stateNone                 // no reachable peer has a cluster
+	stateSome
+)
+
+// A target is whom to say hello to; "" as id takes whoever is at address.
+type target struct{ id, address string }
+
+// runPeers keeps asking the peers how they are. What they say makes members
+// reachable or not, and tells a node without a cluster whether to found or to join.
+func (n *Node) runPeers(ctx context.Context) error {
+	var last State
+	for ctx.Err() == nil {
+		if err := n.markMember(); err != nil {
+			return err
+		}
+		answers := n.sayHello(ctx, n.targets())
+		if ctx.Err() != nil {
+			return nil
+		}
+		forced := n.forced.Swap(false)
+		settled := n.settled()
+		waiting := ""
+		if !settled || forced {
+			var err error
+			waiting, err = n.settle(ctx, slices.Collect(maps.Values(answers)))
+			if err != nil {
+				return err
+			}
+		}
+		n.waiting.Store(&waiting)
+		n.saveBook(answers)
+		n.requests.prune()
+		state := n.State()
+		state.LeaderAge = 0
+		if !reflect.DeepEqual(state, last) {
+			last = state
+			n.cfg.OnChange()
+		}
+		interval := settledInterval
+		if !settled {
+			interval = unsettledInterval
+		}
+		select {
+		case <-ctx.Done():
+		case <-n.pingPeers:
+		case <-time.After(interval):
+		}
+	}
+	return nil
+}
+
+// targets are the members, and for a node that is not settled everybody who may
+// know the cluster.
+func (n *Node) targets() []target {
+	set := map[target]bool{}
+	for _, s := range n.servers() {
+		set[target{string(s.ID), string(s.Address)}] = true
+		if e := n.book.get(string(s.ID)); e.Address != "" {
+			set[target{e.ID, e.Address}] = true
+		}
+	}
+	if !n.settled() || n.forced.Load() {
+		for _, address := range n.cfg.Join {
+			set[target{"", address}] = true
+		}
+		for _, address := range n.gossip.addresses() {
+			set[target{"", address}] = true
+		}
+		if p := n.identity.get().Pledge; p != nil {
+			set[target{"", p.Address}] = true
+		}
+	}
+	maps.DeleteFunc(set, func(t target, _ bool) bool {
+		return t.id == n.id || t.address == n.cfg.advertised()
+	})
+	return slices.Collect(maps.Keys(set))
+}
+
+// sayHello asks all targets at once and returns the answers by id. A node is
+// reachable when it answered in the last round.
+func (n *Node) sayHello(ctx context.Context, targets []target) map[string]hello {
+	ctx, cancel := context.WithTimeout(ctx, n.probeTimeout())
+	defer cancel()
+	var (
+		mu      sync.Mutex
+		wg      sync.WaitGroup
+		answers = map[string]hello{}
+	)
+	for _, t := range targets {
+		wg.Go(func() {
+			h, err := n.askHello(ctx, t.id, t.address)
+			if err != nil || h.ID == n.id {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answers[h.ID] = h
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil && context.Cause(ctx) == context.Canceled {
+		return answers
+	}
+	seen := stateNone
+	for _, h := range answers {
+		if h.ClusterID != "" {
+			seen = stateSome
+		}
+	}
+	n.seenState.Store(seen)
+	n.seen.Store(&answers)
+	return answers
+}
+
+// settled reports whether this node is a member at the address that the members
+// know, under a leader.
+func (n *Node) settled() bool {
+	s, ok := n.server(n.id)
+	return ok && string(s.Address) == n.cfg.advertised() && n.leader().ID != ""
+}
+
+// settle does one step towards being a settled member and returns what is waited
+// for, "" for a member.
+func (n *Node) settle(ctx context.Context, peers []hello) (waiting string, err error) {
+	rec := n.identity.get()
+	clusters := map[string]bool{}
+	for _, h := range peers {
+		if h.ClusterID != "" {
+			clusters[h.ClusterID] = true
+		}
+	}
+	switch {
+	case rec.ClusterID == "" && len(clusters) == 0:
+		return n.found(ctx, peers)
+	case rec.ClusterID == "" && len(clusters) > 1:
+		return fmt.Sprintf("%d different clusters named %s are reachable; this node joins none of them", len(clusters), n.cfg.Cluster), nil
+	}
+	waiting, err = n.join(ctx, rec, peers)
+	if _, member := n.server(n.id); member {
+		waiting = ""
+	}
+	return waiting, err
+}
+
+// join asks the leader that the peers name to be a member, which is also how a
+// member learns that it was removed and tells that its address has changed.
+func (n *Node) join(ctx context.Context, rec record, peers []hello) (waiting string, err error) {
+	leader := entry{}
+	clusterID := rec.ClusterID
+	for _, h := range peers {
+		if h.ClusterID == "" || rec.ClusterID != "" && h.ClusterID != rec.ClusterID || h.Leader == nil {
+			continue
+		}
+		if leader.ID == "" || h.Leader.ID == h.ID {
+			leader, clusterID = *h.Leader, h.ClusterID
+		}
+	}
+	if leader.ID == "" {
+		return fmt.Sprintf("no reachable member of cluster %s knows a leader", n.cfg.Cluster), nil
+	}
+	if leader.ID == n.id {
+		return "", nil
+	}
+	n.asking.Store(&clusterID)
+	defer n.asking.Store(nil)
+	answer, err := n.askToJoin(ctx, leader)
+	switch {
+	case errors.Is(err, ErrRemoved):
+		return "", n.markRemoved()
+	case err != nil:
+		return fmt.Sprintf("asked %s to join: %v", cmp.Or(leader.Name, leader.Address), err), nil
+	}
+	return answer, nil
+}
+
+// markMember notes for ever that this node has been a member. A voter in an
+// uncommitted configuration is one too: a founding configuration is never taken
+// back, and nobody becomes a voter before a committed configuration has named it.
+func (n *Node) markMember() error {
+	if n.identity.get().Member {
+		return nil
+	}
+	if s, ok := n.server(n.id); !ok || s.Suffrage != raft.Voter {
+		return nil
+	}
+	_, err := n.identity.update(func(r *record) error { r.Member = true; return nil })
+	return err
+}
+
+// wasMember reports whether this node is or was a member.
+func (n *Node) wasMember() bool {
+	s, ok := n.server(n.id)
+	return n.identity.get().Member || ok && s.Suffrage == raft.Voter
+}
+
+func (n *Node) markRemoved() error {
+	if _, err := n.identity.update(func(r *record) error { r.Removed = true; return nil }); err != nil {
+		return err
+	}
+	return fmt.Errorf("cluster %s: %w; delete the data directory %s to join anew", n.cfg.Cluster, ErrRemoved, n.cfg.DataDir)
+}
+
+// checkIn makes this node ask the leader soon whether it is still a member.
+func (n *Node) checkIn() {
+	n.forced.Store(true)
+	ping(n.pingPeers)
+}
+
+// saveBook learns from the answers of members and forgets everybody else.
+func (n *Node) saveBook(answers map[string]hello) {
+	members := map[string]bool{}
+	for _, s := range n.servers() {
+		members[string(s.ID)] = true
+	}
+	for id, h := range answers {
+		if members[id] {
+			n.book.learn(h.entry)
+			n.book.hearsay(h.Members)
+		}
+	}
+	if len(members) > 0 {
+		n.book.keep(members)
+	}
+}
+
+func (n *Node) probeTimeout() time.Duration { return max(time.Second, n.cfg.Profile.Transport) }
+
+// ping wakes the reader of a channel of size one.
+func ping(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,229 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Limits of the cluster port. A member uses about ten connections to each other.
+const (
+	maxConns         = 512 // accepted and open, all peers
+	maxConnsPerIP    = 64
+	handshakeTimeout = 3 * time.Second // TLS and preface, both ends
+	maxComplaints    = 128             // refusals that are remembered, to log each once
+)
+
+// A port accepts connections on the cluster port, checks their preface and hands
+// each to the part that serves its type of stream.
+type port struct {
+	address netip.Addr
+	tls     *tls.Config
+	log     *slog.Logger
+	// judge returns why a caller is refused, or "".
+	judge func(preface) string
+	// known tells the addresses of members; they are admitted over maxConns.
+	known func(netip.Addr) bool
+	// serve gets each admitted connection and must return when it is closed.
+	serve func(net.Conn, preface)
+	id    string
+
+	mu         sync.Mutex
+	listener   net.Listener
+	conns      map[net.Conn]netip.Addr
+	perIP      map[netip.Addr]int
+	closed     bool
+	complaints map[string]bool // peers and reasons that were logged
+}
+
+// listen binds the port.
+func (p *port) listen(advertised string) error {
+	l, err := net.Listen("tcp", advertised)
+	if err != nil {
+		return fmt.Errorf("cluster port: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listener = l
+	return nil
+}
+
+// run accepts until ctx ends; then it closes the listener and every connection
+// and returns when all of them are done.
+func (p *port) run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, p.close)()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer p.close()
+	for {
+		conn, err := p.listener.Accept()
+		switch {
+		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		case err != nil: // out of file descriptors, or a peer that is gone already
+			p.log.Warn("cluster port: a connection could not be accepted", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		if !p.admit(conn) {
+			conn.Close()
+			continue
+		}
+		wg.Go(func() {
+			defer p.forget(conn)
+			p.handle(ctx, conn)
+		})
+	}
+}
+
+// admit counts conn against the limits.
+func (p *port) admit(conn net.Conn) bool {
+	ip := remoteIP(conn)
+	known := p.known(ip)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.perIP[ip] >= maxConnsPerIP || len(p.conns) >= maxConns && !known {
+		return false
+	}
+	p.conns[conn] = ip
+	p.perIP[ip]++
+	return true
+}
+
+func (p *port) forget(conn net.Conn) {
+	conn.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ip := p.conns[conn]
+	delete(p.conns, conn)
+	if p.perIP[ip]--; p.perIP[ip] <= 0 {
+		delete(p.perIP, ip)
+	}
+}
+
+func (p *port) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	p.listener.Close()
+	for conn := range p.conns {
+		conn.Close()
+	}
+}
+
+// handle does the handshake of an accepted connection and serves it.
+func (p *port) handle(ctx context.Context, raw net.Conn) {
+	conn := raw
+	conn.SetDeadline(time.Now().Add(handshakeTimeout))
+	if p.tls != nil {
+		secure := tls.Server(raw, p.tls)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			p.complain(remoteIP(raw).String(), "TLS handshake: "+plain(err))
+			return
+		}
+		conn = secure
+	}
+	var from preface
+	if err := readPreface(conn, &from); err != nil {
+		p.complain(remoteIP(raw).String(), "preface: "+plain(err))
+		return
+	}
+	answer := prefaceAnswer{ID: p.id, Refused: p.judge(from)}
+	if err := writePreface(conn, answer); err != nil {
+		return
+	}
+	if answer.Refused != "" {
+		p.complain(from.Address, answer.Refused)
+		return
+	}
+	conn.SetDeadline(time.Time{})
+	p.serve(conn, from)
+}
+
+// dial connects to the node with that id ("" takes whoever is there) at address.
+// An error that matches ErrRefused is that node's answer.
+func (p *port) dial(ctx context.Context, address string, self preface) (_ net.Conn, id string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: p.address.AsSlice(), Zone: p.address.Zone()}}
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() {
+		if err != nil {
+			conn.Close()
+		}
+	}()
+	if p.tls != nil {
+		config := p.tls.Clone()
+		if config.ServerName == "" {
+			config.ServerName = remoteIP(conn).String()
+		}
+		secure := tls.Client(conn, config)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return nil, "", fmt.Errorf("TLS handshake with %s: %w", address, err)
+		}
+		conn = secure
+	}
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	var answer prefaceAnswer
+	if err := writePreface(conn, self); err != nil {
+		return nil, "", fmt.Errorf("preface to %s: %w", address, err)
+	}
+	if err := readPreface(conn, &answer); err != nil {
+		return nil, "", fmt.Errorf("preface of %s: %w", address, err)
+	}
+	if answer.Refused != "" {
+		p.complain(address, "refused by the peer: "+answer.Refused)
+		return nil, answer.ID, fmt.Errorf("%s: %w: %s", address, ErrRefused, answer.Refused)
+	}
+	if self.To != "" && answer.ID != self.To {
+		return nil, answer.ID, fmt.Errorf("%s: %w: it is node %s, not %s", address, ErrRefused, answer.ID, self.To)
+	}
+	return conn, answer.ID, nil
+}
+
+// complain logs why a peer is refused, once a reason.
+func (p *port) complain(peer, reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := peer + " " + reason
+	if p.complaints[key] {
+		return
+	}
+	if len(p.complaints) >= maxComplaints {
+		clear(p.complaints)
+	}
+	p.complaints[key] = true
+	p.log.Warn("cluster port: connection refused", "peer", peer, "reason", reason)
+}
+
+// plain returns err's words without the port numbers of one connection.
+func plain(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err.Error()
+	}
+	return err.Error()
+}
+
+// remoteIP is the peer's IP address, or the zero Addr.
+func remoteIP(conn net.Conn) netip.Addr {
+	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}

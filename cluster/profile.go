@@ -1,0 +1,56 @@
+package cluster
+
+import (
+	"fmt"
+	"time"
+)
+
+// A Profile is a set of timings that fit together. All members of a cluster use
+// the same one.
+type Profile struct {
+	Name string
+	// Heartbeat is raft's HeartbeatTimeout: how long a follower waits for its
+	// leader before it stands for election. At least 5 ms.
+	Heartbeat time.Duration
+	// Election is raft's ElectionTimeout, at least Heartbeat.
+	Election time.Duration
+	// LeaderLease is how long a leader leads without a majority's answer, at
+	// most Heartbeat.
+	LeaderLease time.Duration
+	// Commit is the longest time before an idle leader tells followers the
+	// commit index, that is how late a follower applies. At least 1 ms.
+	Commit time.Duration
+	// Transport bounds one raft message on the wire.
+	Transport time.Duration
+}
+
+// ProfileByName returns "fast" (directors on one switch with CPU and a quick disk
+// to spare), "lan" (the normal case, also for "") or "wan" (stretched or overloaded
+// hosts).
+//
+// LeaderLease is well below Heartbeat so that a leader that is cut off stops
+// before its successor can win; it is at least twice the slowest heartbeat period
+// (Heartbeat/5), so that one late heartbeat costs nothing.
+func ProfileByName(name string) (Profile, error) {
+	switch name {
+	case "fast":
+		return Profile{
+			Name: name, Heartbeat: 250 * time.Millisecond, Election: 250 * time.Millisecond,
+			LeaderLease: 100 * time.Millisecond, Commit: 10 * time.Millisecond, Transport: 250 * time.Millisecond,
+		}, nil
+	case "lan", "":
+		return Profile{
+			Name: "lan", Heartbeat: 700 * time.Millisecond, Election: 700 * time.Millisecond,
+			LeaderLease: 300 * time.Millisecond, Commit: 20 * time.Millisecond, Transport: 700 * time.Millisecond,
+		}, nil
+	case "wan":
+		return Profile{
+			Name: name, Heartbeat: 5 * time.Second, Election: 5 * time.Second,
+			LeaderLease: 2 * time.Second, Commit: 100 * time.Millisecond, Transport: 5 * time.Second,
+		}, nil
+	}
+	return Profile{}, fmt.Errorf("profile %q: must be fast, lan or wan", name)
+}
+
+// leaderWait is how long a request waits for a leader to appear: a few elections.
+func (p Profile) leaderWait() time.Duration { return 5 * p.Election }

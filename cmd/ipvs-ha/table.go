@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ipvs-ha/ipvs-ha/api"
+	"github.com/ipvs-ha/ipvs-ha/configs"
+	"github.com/ipvs-ha/ipvs-ha/ipvsadm"
+)
+
+// maxTableFile is the largest table file read, in bytes.
+const maxTableFile = 32 << 20
+
+func applyCommand(o *options) *cobra.Command {
+	var file string
+	var revision uint64
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE|-",
+		Short: "Replace the whole table, all or nothing",
+		Example: `  ipvs-ha apply -f table.yaml
+  ipvs-ha get | sed s/wlc/mh/ | ipvs-ha apply -f -
+  ipvs-ha apply -f table.yaml --if-revision 12`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return usagef("apply: -f FILE is missing")
+			}
+			data, name, err := readFile(cmd, file)
+			if err != nil {
+				return err
+			}
+			doc, err := configs.ParseTable(data, name)
+			if err != nil {
+				return err
+			}
+			w := api.Write{Replace: &doc}
+			if cmd.Flags().Changed("if-revision") {
+				w.IfRevision = &revision
+			}
+			return o.write(cmd, w)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "", "table file, YAML or JSON; - is standard input")
+	cmd.Flags().Uint64Var(&revision, "if-revision", 0, "refuse when the table is not at this revision")
+	writeFlags(cmd, o)
+	return cmd
+}
+
+func readFile(cmd *cobra.Command, file string) (data []byte, name string, err error) {
+	in, name := cmd.InOrStdin(), "standard input"
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, "", err
+		}
+		defer f.Close()
+		in, name = f, file
+	}
+	data, err = io.ReadAll(io.LimitReader(in, maxTableFile+1))
+	if err == nil && len(data) > maxTableFile {
+		err = fmt.Errorf("larger than the limit of %d MiB", maxTableFile>>20)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("read %s: %w", name, err)
+	}
+	return data, name, nil
+}
+
+func getCommand(o *options) *cobra.Command {
+	var format string
+	var stale bool
+	cmd := &cobra.Command{
+		Use:   "get",
+		Short: "Print the table",
+		Long: `Print the table. By default the answer holds every change that was committed
+before the question, whichever node is asked. With --stale the asked node answers
+from what it knows, without a leader too, and says on standard error how old that is.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch format {
+			case "yaml", "json", "ipvsadm":
+			default:
+				return usagef("-o %q: want yaml, json or ipvsadm", format)
+			}
+			return o.act(cmd, func(ctx context.Context, client *api.Client) error {
+				view, err := client.Table(ctx, stale)
+				if err != nil {
+					return err
+				}
+				if stale {
+					fmt.Fprintln(cmd.ErrOrStderr(), staleness(view))
+				}
+				if format == "ipvsadm" {
+					return ipvsadm.Write(cmd.OutOrStdout(), view.Table)
+				}
+				text, err := configs.FormatTable(view.Table.Document(), format)
+				if err != nil {
+					return err
+				}
+				if format == "yaml" {
+					fmt.Fprintf(cmd.OutOrStdout(), "# revision %d\n", view.Revision)
+				}
+				_, err = cmd.OutOrStdout().Write(text)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&format, "output", "o", "yaml", "yaml, json or ipvsadm (the lines of ipvsadm -Sn)")
+	cmd.Flags().BoolVar(&stale, "stale", false, "answer from what this node knows")
+	return cmd
+}
+
+// staleness says how old a stale view may be.
+func staleness(view api.TableView) string {
+	if view.Age < 0 {
+		return fmt.Sprintf("%s at revision %d; it has not heard a leader since it started", view.Node, view.Revision)
+	}
+	return fmt.Sprintf("%s at revision %d; it heard a leader %s ago", view.Node, view.Revision, view.Age.Round(time.Millisecond))
+}

@@ -1,0 +1,54 @@
+package configs
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// keys are the keys of the configuration file. docs/configuration.md is made from
+// them, and reference.yaml is compared with them.
+func (c *Config) keys() []key {
+	return []key{
+		{"node", text(&c.Node, checkName), "the host name", "This node's name. 1 to 63 of a-z, 0-9, `.` and `-`; unique in the cluster."},
+		{"role", word(&c.Role, Director, Witness), "director", "`director`: a load balancer. `witness`: votes, so that two directors can survive the loss of one; touches no kernel and needs no root."},
+		{"data_dir", text(&c.DataDir, checkPath), "/var/lib/ipvs-ha", "The node's identity, its log, and the record of what it owns in the kernel. An empty directory is a new node."},
+		{"cluster.name", text(&c.Cluster.Name, checkName), "", "The cluster's name, the same on all nodes. The default sync id is derived from it. 1 to 63 of a-z, 0-9, `.` and `-`."},
+		{"cluster.address", address(&c.Cluster.Address, checkUnicast), "", "This host's own address, IPv4 or IPv6: the node listens on it and the others reach it there."},
+		{"cluster.port", number(&c.Cluster.Port, 1, 65535), "7400", "TCP port of consensus and forwarded requests."},
+		{"cluster.gossip_port", number(&c.Cluster.GossipPort, 1, 65535), "7401", "TCP and UDP port over which nodes find one another."},
+		{"cluster.join", list(c.joinItem), "[]", "Addresses, or ADDRESS:PORT with the other node's `cluster.port`, of some other nodes. May name all nodes, this one too."},
+		{"cluster.expect", number(&c.Cluster.Expect, 0, 7), "0", "How many nodes, witnesses included, found the cluster together when none of them has any state. 1: this director alone. 0: never found, only join."},
+		{"cluster.profile", word(&c.Cluster.Profile, Fast, LAN, WAN), "lan", "Timings of elections: `fast` for one rack, `lan`, or `wan`. The same on all nodes."},
+		{"sync.interface", text(&c.Sync.Interface, checkInterface), "none", "The interface over which the kernel's sync daemons exchange connections. Without one this director runs no sync daemon, and says so in its status."},
+		{"ownership", word(&c.Ownership, Shared, Exclusive), "shared", "What happens to virtual services in the kernel that are not in the table. `shared`: reported, never touched. `exclusive`: removed."},
+		{"reconcile.interval", duration(&c.Reconcile.Interval, time.Second, time.Hour), "10s", "How often the whole kernel table is compared with the cluster's and repaired. 1s to 1h; spread by chance, so that nodes do not do it together."},
+		{"api.socket", text(&c.API.Socket, checkSocket), "/run/ipvs-ha/api.sock", "The unix socket of the API. Belongs to root and the group `ipvs-ha` when there is one; mode 0660."},
+	}
+}
+
+func (c *Config) joinItem(i int) reader {
+	return func(f *file, path string, n ast.Node) {
+		if i >= 64 {
+			f.failAt(n.GetToken(), path, "more than 64 addresses")
+			return
+		}
+		scalar(func(s string) error {
+			addr, err := netip.ParseAddr(s)
+			if err != nil {
+				var ap netip.AddrPort
+				if ap, err = netip.ParseAddrPort(s); err == nil && ap.Port() == 0 {
+					return fmt.Errorf("%q: port 0", s)
+				}
+				addr = ap.Addr()
+			}
+			if err != nil {
+				return fmt.Errorf("%q is not an IP address or ADDRESS:PORT", s)
+			}
+			c.Cluster.Join = append(c.Cluster.Join, s)
+			return checkUnicast(addr)
+		})(f, path, n)
+	}
+}

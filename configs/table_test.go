@@ -1,0 +1,283 @@
+package configs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
+)
+
+func TestParseTableRefuses(t *testing.T) {
+	service := func(lines string) string { return "services:\n  - service: tcp://10.9.0.100:80\n" + lines }
+	destination := func(fields string) string {
+		return service("    destinations:\n      - {address: \"10.9.0.21:80\"}\n      - {address: \"10.9.0.22:80\", " + fields + "}\n")
+	}
+	tests := []struct{ name, text, says string }{
+		{"the whole message", destination("weight: -1"), `t.yaml:5: services[0].destinations[1].weight: -1 is not from 0 to 2147483647
+          - {address: "10.9.0.22:80", weight: -1}
+                                              ^`},
+		{"unknown key", "vips: []\nservices: []\n", "t.yaml:1: vips: unknown key; want one of sync, timeouts, services"},
+		{"unknown key of a service", service("    schedular: rr\n"), "t.yaml:3: services[0].schedular: unknown key; want one of service, name, comment, scheduler, persistence, flags, destinations"},
+		{"unknown key of a destination", destination("wieght: 1"), "t.yaml:5: services[0].destinations[1].wieght: unknown key"},
+		{"unknown key of persistence", service("    persistence: {timout: 5m}"), "t.yaml:3: services[0].persistence.timout: unknown key"},
+		{"unknown key of a tunnel", destination("forward: tunnel, tunnel: {kind: gue}"), "services[0].destinations[1].tunnel.kind: unknown key; want one of type, port, checksum"},
+		{"unknown key of sync", "sync:\n  enabeld: true\nservices: []", "t.yaml:2: sync.enabeld: unknown key"},
+		{"unknown key of timeouts", "timeouts: {sctp: 5m}\nservices: []", "t.yaml:1: timeouts.sctp: unknown key; want one of tcp, tcp_fin, udp"},
+		{"key twice", service("    scheduler: rr\n    scheduler: wrr\n"), "t.yaml:4: "},
+		{"empty file", "", "t.yaml: services: is missing; \"services: []\" means none"},
+		{"only comments", "# nothing\n", "services: is missing"},
+		{"no services", "sync: {id: 7}\n", "services: is missing"},
+		{"services without a value", "services:\n", "t.yaml:1: services: has no value"},
+		{"null", "null\n", "t.yaml:1: want a mapping, not nothing"},
+		{"a list", "- service: tcp://10.9.0.100:80\n", "t.yaml:1: want a mapping, not a list"},
+		{"services as mapping", "services: {a: b}\n", "t.yaml:1: services: want a list, not a mapping"},
+		{"empty service", "services:\n  -\n", "services[0]: want a mapping, not nothing"},
+		{"service without key", "services:\n  - {scheduler: rr}\n", "t.yaml:2: services[0].service: is missing"},
+		{"destination without address", service("    destinations: [{weight: 1}]"), "t.yaml:3: services[0].destinations[0].address: is missing"},
+		{"service URL", "services:\n  - service: http://10.9.0.100:80\n", "t.yaml:2: services[0].service: service \"http://10.9.0.100:80\": unknown scheme"},
+		{"bad address", "services:\n  - service: tcp://10.9.0.300:80\n", "t.yaml:2: services[0].service: "},
+		{"bad destination", service("    destinations: [{address: 10.9.0.21}]"), "t.yaml:3: services[0].destinations[0].address: \"10.9.0.21\" is not ADDRESS:PORT or [IPv6]:PORT"},
+		{"IPv6 without quotes", service("    destinations:\n      - address: [2001:db8::1]:80\n"), "t.yaml:4: "},
+		{"unknown scheduler", service("    scheduler: quick\n"), "t.yaml:3: services[0].scheduler: unknown scheduler \"quick\""},
+		{"16-character scheduler", service("    scheduler: abcdefghijklmnop\n"), "t.yaml:3: services[0].scheduler: \"abcdefghijklmnop\" has 16 characters"},
+		{"unknown forwarding method", destination("forward: dr"), "t.yaml:5: services[0].destinations[1].forward: unknown forwarding method \"dr\", want masq, droute or tunnel"},
+		{"unknown flag", service("    flags: [one-packet, fast]\n"), "t.yaml:3: services[0].flags[1]: unknown flag \"fast\""},
+		{"flags as a word", service("    flags: one-packet\n"), "t.yaml:3: services[0].flags: want a list, not \"one-packet\""},
+		{"flag of another scheduler", service("    scheduler: rr\n    flags: [sh-port]\n"), "t.yaml:4: services[0].flags: sh-port needs scheduler sh"},
+		{"half a second", service("    persistence: {timeout: 1500ms}\n"), "t.yaml:3: services[0].persistence.timeout: duration \"1500ms\" is not a whole number"},
+		{"fraction", destination("weight: 1.5"), "t.yaml:5: services[0].destinations[1].weight: \"1.5\" is not a whole number"},
+		{"weight too large", destination("weight: 2147483648"), "weight: 2147483648 is not from 0 to 2147483647"},
+		{"lower above upper", destination("upper: 5, lower: 6"), "t.yaml:5: services[0].destinations[1].lower: 6 is not from 0 to upper (5)"},
+		{"droute with another port", service("    destinations:\n      - {address: \"10.9.0.21:8080\"}\n"), "t.yaml:4: services[0].destinations[0].address: port 8080 differs"},
+		{"gue without port", destination("forward: tunnel, tunnel: {type: gue}"), "t.yaml:5: services[0].destinations[1].tunnel.port: gue needs a UDP port"},
+		{"mixed family", service("    destinations:\n      - {address: \"[2001:db8::1]:80\", forward: tunnel}\n"), "t.yaml:4: services[0].destinations[0].address: IPv6 in an IPv4 service is possible only with sync: {enabled: false}"},
+		{"duplicate service", "services:\n  - service: tcp://10.9.0.1:80\n  - service: tcp://10.9.0.1:80\n", "t.yaml:3: services[1].service: duplicate"},
+		{"duplicate destination", service("    destinations:\n      - address: 10.9.0.21:80\n      - address: 10.9.0.21:80\n"), "t.yaml:5: services[0].destinations[1].address: duplicate"},
+		{"sync id 0", "sync: {id: 0}\nservices: []", "t.yaml:1: sync.id: 0 is not from 1 to 255"},
+		{"sync enabled: yes", "sync: {enabled: yes}\nservices: []", "t.yaml:1: sync.enabled: want true or false, not \"yes\""},
+		{"sync maxlen", "sync:\n  maxlen: 9189\nservices: []", "t.yaml:2: sync.maxlen: 9189 is above 9188"},
+		{"sync group", "sync: {group: 10.0.0.1}\nservices: []", "t.yaml:1: sync.group: 10.0.0.1 is not an IPv4 multicast address"},
+		{"timeouts", "services: []\ntimeouts:\n  udp: 800h\n", "t.yaml:3: timeouts.udp: 800h is longer"},
+		{"a JSON key", `{"services": [{"service": "tcp://10.9.0.100:80", "x": 1}]}`, "t.yaml:1: services[0].x: unknown key"},
+		{"unknown alias", "services: *all\n", "t.yaml:1: "},
+		{"alias within itself", "services: &all\n  - service: tcp://10.9.0.1:80\n    destinations: *all\n", "t.yaml:3: "},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			doc, err := ParseTable([]byte(tt.text), "t.yaml")
+			if err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Fatalf("got %+v, error:\n%v\nwant one that says:\n%s", doc, err, tt.says)
+			}
+			if !errors.Is(err, ipvs.ErrInvalid) {
+				t.Errorf("%v does not match ErrInvalid", err)
+			}
+		})
+	}
+}
+
+func TestParseTableReportsManyMistakes(t *testing.T) {
+	text := "services:\n" + strings.Repeat("  - {service: tcp://10.9.0.1, weight: 1}\n", 100)
+	_, err := ParseTable([]byte(text), "t.yaml")
+	if n := strings.Count(err.Error(), "t.yaml:"); n != maxErrors+1 {
+		t.Errorf("%d errors are reported, want %d and a count of the rest", n, maxErrors)
+	}
+	if !strings.Contains(err.Error(), "and 180 more") {
+		t.Errorf("the rest is not counted: %v", err)
+	}
+}
+
+func TestParseTableShortensLongLines(t *testing.T) {
+	text := `{"services":[` + strings.Repeat(`{"service":"udp://10.9.0.1:53"},`, 1000) + `{"service":"x"}]}`
+	_, err := ParseTable([]byte(text), "t.json")
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != 3 || len(lines[1]) > 130 || lines[1][len(lines[2])-1:len(lines[2])+2] != `"x"` {
+		t.Errorf("the mark is not below the value:\n%v", err)
+	}
+}
+
+func TestParseTableAnchors(t *testing.T) {
+	doc, err := ParseTable([]byte(`
+services:
+  - service: tcp://10.9.0.1:80
+    destinations: &farm
+      - {address: "10.9.0.21:80"}
+  - service: tcp://10.9.0.2:80
+    destinations: *farm
+`), "t.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(doc.Services[0].Destinations, doc.Services[1].Destinations, compareText); diff != "" {
+		t.Errorf("the alias differs (-want +got)\n%s", diff)
+	}
+}
+
+var compareText = cmp.Comparer(func(a, b ipvs.Destination) bool { return a == b })
+
+func TestExampleTable(t *testing.T) {
+	data, err := os.ReadFile("table.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := ParseTable(data, "table.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `sync: {enabled: true, id: 7}
+timeouts: {tcp: 15m, tcp_fin: 2m, udp: 5m}
+services:
+  - service: tcp://10.9.0.100:80
+    name: "web"
+    scheduler: wrr
+    persistence: {timeout: 5m, netmask: 255.255.255.0}
+    destinations:
+      - {address: "10.9.0.21:80", forward: droute, weight: 1}
+      - {address: "10.9.0.22:80", forward: tunnel, weight: 2, tunnel: {type: gue, port: 6080, checksum: csum}}
+  - service: tcp://[2001:db8::100]:443
+    scheduler: wlc
+    destinations:
+      - {address: "[2001:db8::21]:8443", forward: masq, weight: 1, upper: 2000, lower: 1500}
+  - service: udp://10.9.0.100:53
+    scheduler: rr
+    flags: [one-packet]
+    destinations:
+      - {address: "10.9.0.21:53", forward: droute, weight: 1}
+  - service: fwmark://7
+    scheduler: sh
+    flags: [sh-fallback, sh-port]
+    destinations:
+      - {address: "10.9.0.23:0", comment: "weight 0: takes no new connections", forward: droute, weight: 0}
+`
+	got, err := FormatTable(doc, "yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestFormatTableRoundTrips(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := drawDocument(t)
+		for _, format := range []string{"yaml", "json"} {
+			text, err := FormatTable(want, format)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := ParseTable(text, format)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, text)
+			}
+			if a, b := mustTable(t, want), mustTable(t, got); !a.Equal(b) {
+				t.Fatalf("%s lost something:\n%s", format, text)
+			}
+		}
+	})
+}
+
+func mustAddr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func addrPort(addr string, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(mustAddr(addr), port)
+}
+
+func mustTable(t *rapid.T, doc ipvs.Document) ipvs.Table {
+	table, err := doc.Table()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// drawDocument draws a valid document that uses every field.
+func drawDocument(t *rapid.T) ipvs.Document {
+	words := rapid.SampledFrom([]string{"", "web", "a: b", `say "hi" # no`, "äöü €", "007", "null", "- [x", "{", "'", `\n`, "\u00a0\u2028"})
+	var doc ipvs.Document
+	if rapid.Bool().Draw(t, "sync") {
+		text := rapid.SampledFrom([]string{
+			`{}`, `{"enabled":false}`, `{"id":255,"group":"224.0.0.81","port":8848,"ttl":3,"maxlen":9188}`, `{"group6":"ff02::81"}`,
+		}).Draw(t, "sync")
+		if err := json.Unmarshal([]byte(text), &doc.Sync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rapid.Bool().Draw(t, "timeouts") {
+		doc.Timeouts = &ipvs.Timeouts{TCP: 900, TCPFin: 61, UDP: ipvs.MaxTimeout}
+	}
+	keys := []string{"tcp://10.9.0.1:80", "udp://10.9.0.1:53", "sctp://[2001:db8::1]:9", "fwmark://7", "fwmark6://4294967295"}
+	for _, k := range keys[:rapid.IntRange(0, len(keys)).Draw(t, "services")] {
+		s := ipvs.Service{Name: words.Draw(t, "name"), Comment: words.Draw(t, "comment")}
+		var err error
+		if s.Key, err = ipvs.ParseServiceKey(k); err != nil {
+			t.Fatal(err)
+		}
+		s.Scheduler = rapid.SampledFrom([]string{"", "rr", "sh"}).Draw(t, "scheduler")
+		if s.Scheduler == "sh" {
+			s.Flags = ipvs.SHFallback | ipvs.SHPort | ipvs.Flag3
+		}
+		if s.Key.Protocol == ipvs.UDP {
+			s.Flags |= ipvs.OnePacket
+			s.Persistence = ipvs.Persistence{Timeout: 300, Netmask: mustAddr("255.255.255.0"), Engine: "sip"}
+		}
+		if s.Key.Family == ipvs.IPv6 {
+			s.Persistence = ipvs.Persistence{Timeout: 1, Prefix: 64}
+		}
+		for i := range rapid.IntRange(0, 4).Draw(t, "destinations") {
+			s.Destinations = append(s.Destinations, drawDestination(t, s.Key, i, words))
+		}
+		doc.Services = append(doc.Services, s)
+	}
+	return doc
+}
+
+func drawDestination(t *rapid.T, key ipvs.ServiceKey, i int, words *rapid.Generator[string]) ipvs.Destination {
+	addr := fmt.Sprintf("10.9.1.%d", i+1)
+	if key.Family == ipvs.IPv6 {
+		addr = fmt.Sprintf("2001:db8::1:%x", i+1)
+	}
+	d := ipvs.DefaultDestination
+	d.Addr = addrPort(addr, key.Port)
+	d.Name, d.Comment = words.Draw(t, "name"), words.Draw(t, "comment")
+	d.Weight = rapid.Int32Range(0, 1<<31-1).Draw(t, "weight")
+	d.Upper = rapid.Int32Range(0, 9).Draw(t, "upper")
+	d.Lower = rapid.Int32Range(0, d.Upper).Draw(t, "lower")
+	if rapid.Bool().Draw(t, "tunnel") {
+		d.Forward = ipvs.Tunnel
+		d.Tunnel = rapid.SampledFrom([]ipvs.TunnelOptions{
+			{}, {Type: ipvs.GUE, Port: 6080, Checksum: ipvs.RemCsum}, {Type: ipvs.GRE, Checksum: ipvs.Csum},
+		}).Draw(t, "options")
+	}
+	return d
+}
+
+func FuzzParseTable(f *testing.F) {
+	if example, err := os.ReadFile("table.example.yaml"); err == nil {
+		f.Add(string(example))
+	}
+	f.Add(`{"services":[{"service":"tcp://[::1]:80"}]}`)
+	f.Add("services: &a\n  - *a\n")
+	f.Add("services: [? a : b]\n? [x]\n: y")
+	f.Add("<<: {a: b}\nservices: !!set {a, b}\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		doc, err := ParseTable([]byte(text), "fuzz")
+		if err != nil {
+			return
+		}
+		again, err := FormatTable(doc, "yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParseTable(again, "again"); err != nil {
+			t.Fatalf("%q was read, but its own form %q is not: %v", text, again, err)
+		}
+	})
+}

@@ -1,0 +1,385 @@
+// Package e2e_test runs whole clusters: agents as processes, each in a network
+// namespace of its own, on a real kernel with IPVS.
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+
+	"github.com/ipvs-ha/ipvs-ha/api"
+)
+
+// patience is how long a test waits for what must come. The kernel may be an
+// emulated one, many times slower than a real machine.
+const patience = 30 * time.Second
+
+func TestMain(m *testing.M) {
+	switch os.Getenv("IPVS_HA_REAL_KERNEL") {
+	case "":
+		fmt.Println("these tests make network namespaces on a real kernel; run them with: make e2e")
+		os.Exit(0)
+	default:
+		if os.Getenv("IPVS_HA_BIN") == "" {
+			fmt.Println("IPVS_HA_BIN does not name the ipvs-ha binary")
+			os.Exit(1)
+		}
+		os.Exit(m.Run())
+	}
+}
+
+// lab is a bridge with hosts on it. Its names are short and unique, so that labs do
+// not meet.
+type lab struct {
+	t      *testing.T
+	dir    string
+	bridge string
+	prefix string
+	nodes  []*node
+}
+
+var labs int
+
+// newLab makes a lab of directors (and witnesses, by the names that start with w).
+func newLab(t *testing.T, names ...string) *lab {
+	t.Helper()
+	labs++
+	l := &lab{t: t, dir: t.TempDir(), bridge: fmt.Sprintf("br%d", labs), prefix: fmt.Sprintf("l%d", labs)}
+	for dir := l.dir; dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o777); err != nil { // an agent may run without root
+			t.Fatal(err)
+		}
+	}
+	l.run("ip", "link", "add", l.bridge, "type", "bridge")
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", l.bridge).Run() })
+	l.run("ip", "link", "set", l.bridge, "up")
+	for i, name := range names {
+		l.nodes = append(l.nodes, l.addNode(name, fmt.Sprintf("10.9.0.%d", 11+i)))
+	}
+	return l
+}
+
+// addNode makes a host for a node that is not started.
+func (l *lab) addNode(name, address string) *node {
+	l.t.Helper()
+	n := &node{lab: l, name: name, address: address, ns: l.prefix + name, dir: filepath.Join(l.dir, name), expect: 3}
+	n.socket = filepath.Join(l.dir, name+".sock")
+	l.host(n.ns, address)
+	l.t.Cleanup(n.cleanup)
+	return n
+}
+
+// host makes a namespace on the bridge.
+func (l *lab) host(ns, address string) {
+	l.t.Helper()
+	l.run("ip", "netns", "add", ns)
+	l.t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
+	l.run("ip", "link", "add", ns, "type", "veth", "peer", "name", "eth0", "netns", ns)
+	l.run("ip", "link", "set", ns, "master", l.bridge, "up")
+	l.run("ip", "-n", ns, "link", "set", "lo", "up")
+	l.run("ip", "-n", ns, "link", "set", "eth0", "up")
+	l.run("ip", "-n", ns, "addr", "add", address+"/24", "dev", "eth0")
+}
+
+func (l *lab) run(name string, args ...string) string {
+	l.t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		l.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// startAll starts every node at once.
+func (l *lab) startAll() {
+	l.t.Helper()
+	for _, n := range l.nodes {
+		n.start()
+	}
+}
+
+// status is what the node says of the cluster.
+func (n *node) status() (api.Status, error) {
+	out, code := n.ha("status", "-o", "json")
+	if code != 0 {
+		return api.Status{}, errors.New(out)
+	}
+	var s api.Status
+	err := json.Unmarshal([]byte(out), &s)
+	return s, err
+}
+
+// awaitLeader waits until every node that runs names the same leader and returns it.
+func (l *lab) awaitLeader() *node {
+	l.t.Helper()
+	var leader *node
+	l.await("one leader that every node knows", func() error {
+		leader = nil
+		for _, n := range l.nodes {
+			if n.cmd == nil {
+				continue
+			}
+			s, err := n.status()
+			switch {
+			case err != nil:
+				return err
+			case s.Leader == "":
+				return fmt.Errorf("%s knows no leader: %+v", n.name, s)
+			case leader != nil && leader.name != s.Leader:
+				return fmt.Errorf("%s says %s leads, another says %s", n.name, s.Leader, leader.name)
+			}
+			if leader = l.node(s.Leader); leader == nil {
+				return fmt.Errorf("unknown leader %q", s.Leader)
+			}
+		}
+		return nil
+	})
+	return leader
+}
+
+func (l *lab) node(name string) *node {
+	for _, n := range l.nodes {
+		if n.name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// others returns the nodes but n.
+func (l *lab) others(n *node) []*node {
+	var others []*node
+	for _, o := range l.nodes {
+		if o != n {
+			others = append(others, o)
+		}
+	}
+	return others
+}
+
+// await asks again until check returns nil.
+func (l *lab) await(what string, check func() error) {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			l.logs()
+			l.t.Fatalf("no %s within %s: %v", what, patience, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// logs shows the end of every agent's log.
+func (l *lab) logs() {
+	for _, n := range l.nodes {
+		log, _ := os.ReadFile(n.dir + ".log")
+		l.t.Logf("log of %s:\n%s", n.name, log[max(0, len(log)-4000):])
+	}
+}
+
+// node is a host with an agent.
+type node struct {
+	lab     *lab
+	name    string
+	address string
+	ns      string
+	dir     string // data directory; .yaml and .log beside it
+	socket  string
+	expect  int
+	config  string // further lines of the configuration
+	uid     uint32 // 0 is root
+	cmd     *exec.Cmd
+}
+
+// start starts the agent.
+func (n *node) start() {
+	n.lab.t.Helper()
+	role := "director"
+	if strings.HasPrefix(n.name, "w") {
+		role = "witness"
+	}
+	config := fmt.Sprintf("node: %s\nrole: %s\ndata_dir: %s\ncluster: {name: lb, address: %s, join: [10.9.0.11, 10.9.0.12, 10.9.0.13], expect: %d}\napi: {socket: %s}\n%s",
+		n.name, role, n.dir, n.address, n.expect, n.socket, n.config)
+	if role == "director" {
+		config += "sync: {interface: eth0}\n"
+	}
+	if err := os.WriteFile(n.dir+".yaml", []byte(config), 0o644); err != nil {
+		n.lab.t.Fatal(err)
+	}
+	log, err := os.OpenFile(n.dir+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		n.lab.t.Fatal(err)
+	}
+	defer log.Close()
+	n.cmd = exec.Command(os.Getenv("IPVS_HA_BIN"), "agent", "--config", n.dir+".yaml")
+	n.cmd.Stdout, n.cmd.Stderr = log, log
+	if n.uid != 0 {
+		n.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: n.uid, Gid: n.uid}}
+	}
+	if err := inNamespace(n.ns, n.cmd.Start); err != nil {
+		n.lab.t.Fatal(err)
+	}
+}
+
+// inNamespace runs do on a thread that is in the network namespace ns; a process
+// that do starts is there too.
+func inNamespace(ns string, do func() error) error {
+	runtime.LockOSThread()
+	home, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	there, err := netns.GetFromName(ns)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	if err := netns.Set(there); err != nil {
+		return err
+	}
+	err = do()
+	if back := netns.Set(home); back != nil {
+		return back // the thread stays locked and ends with its goroutine
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
+// kill ends the agent with signal and waits for its end.
+func (n *node) kill(signal syscall.Signal) {
+	if n.cmd == nil {
+		return
+	}
+	_ = n.cmd.Process.Signal(signal)
+	_ = n.cmd.Wait()
+	n.cmd = nil
+}
+
+// awaitExit waits until the agent ends by itself.
+func (n *node) awaitExit() error {
+	n.lab.t.Helper()
+	ended := make(chan error, 1)
+	cmd := n.cmd
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		n.cmd = nil
+		return err
+	case <-time.After(patience):
+		_ = cmd.Process.Kill()
+		<-ended
+		n.cmd = nil
+		n.lab.logs()
+		n.lab.t.Fatalf("%s does not end", n.name)
+		return nil
+	}
+}
+
+func (n *node) cleanup() { n.kill(syscall.SIGKILL) }
+
+// wipe removes the data directory of a stopped node.
+func (n *node) wipe() {
+	if err := os.RemoveAll(n.dir); err != nil {
+		n.lab.t.Fatal(err)
+	}
+}
+
+// ha runs the command line against this node and returns its output, both streams,
+// and its exit status.
+func (n *node) ha(args ...string) (string, int) { return n.haInput("", args...) }
+
+func (n *node) haInput(input string, args ...string) (string, int) {
+	n.lab.t.Helper()
+	cmd := exec.Command(os.Getenv("IPVS_HA_BIN"), append(args, "--api", "unix://"+n.socket)...)
+	cmd.Stdin = strings.NewReader(input)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		n.lab.t.Fatalf("ipvs-ha %v: %v", args, err)
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+// mustHA fails the test unless the command succeeds.
+func (n *node) mustHA(args ...string) string { return n.mustApply("", args...) }
+
+func (n *node) mustApply(input string, args ...string) string {
+	n.lab.t.Helper()
+	out, code := n.haInput(input, args...)
+	if code != 0 {
+		n.lab.logs()
+		n.lab.t.Fatalf("ipvs-ha %s on %s: exit %d\n%s", strings.Join(args, " "), n.name, code, out)
+	}
+	return out
+}
+
+// ipvsadm runs ipvsadm in the node's namespace.
+func (n *node) ipvsadm(args ...string) string {
+	n.lab.t.Helper()
+	return n.lab.run("ip", append([]string{"netns", "exec", n.ns, "ipvsadm"}, args...)...)
+}
+
+// awaitKernel waits until the node's kernel lists want.
+func (n *node) awaitKernel(want string) {
+	n.lab.t.Helper()
+	n.lab.await("table in "+n.name+"'s kernel", func() error {
+		if got := n.ipvsadm("-Sn"); got != want {
+			return fmt.Errorf("got\n%swant\n%s", got, want)
+		}
+		return nil
+	})
+}
+
+// awaitDaemons waits until exactly these sync daemons run on the node.
+func (n *node) awaitDaemons(want ...string) {
+	n.lab.t.Helper()
+	n.lab.await(fmt.Sprintf("daemons %v on %s", want, n.name), func() error {
+		var got []string
+		for line := range strings.Lines(n.ipvsadm("-l", "--daemon")) {
+			if state, _, ok := strings.Cut(line, " sync daemon"); ok {
+				got = append(got, state)
+			}
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			return fmt.Errorf("got %v", got)
+		}
+		return nil
+	})
+}
+
+// awaitRoles waits until the leader runs the master and every other director the
+// backup daemon, and nothing else.
+func (l *lab) awaitRoles(leader *node) {
+	l.t.Helper()
+	for _, n := range l.nodes {
+		switch {
+		case n.cmd == nil || strings.HasPrefix(n.name, "w"):
+		case n == leader:
+			n.awaitDaemons("master")
+		default:
+			n.awaitDaemons("backup")
+		}
+	}
+}

@@ -1,0 +1,184 @@
+package fsm
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
+)
+
+// A snapshot is lines of JSON: a head, one line for each service, one for each
+// answer, and the SHA-256 of all lines before it.
+
+// maxLine bounds a line in bytes: a service with MaxDestinations destinations,
+// each with a name and a comment, fits.
+const maxLine = 128 << 20
+
+type snapshotHead struct {
+	V        int            `json:"v"`
+	Revision uint64         `json:"revision"`
+	Index    uint64         `json:"index"`
+	Services int            `json:"services"`
+	Answers  int            `json:"answers"`
+	Sync     *ipvs.Sync     `json:"sync,omitempty"`
+	Timeouts *ipvs.Timeouts `json:"timeouts,omitempty"`
+}
+
+type snapshotAnswer struct {
+	ID     string `json:"id"`
+	SHA256 string `json:"sha256"`
+	Result
+}
+
+type snapshotSum struct {
+	SHA256 string `json:"sha256"`
+}
+
+func writeSnapshot(w io.Writer, s State) error {
+	buffered := bufio.NewWriterSize(w, 64<<10)
+	h := sha256.New()
+	if err := s.encode(io.MultiWriter(buffered, h)); err != nil {
+		return err
+	}
+	if err := json.NewEncoder(buffered).Encode(snapshotSum{hex.EncodeToString(h.Sum(nil))}); err != nil {
+		return err
+	}
+	return buffered.Flush()
+}
+
+// encode writes all lines but the last.
+func (s State) encode(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	doc := s.table.Document()
+	head := snapshotHead{
+		V: Version, Revision: s.revision, Index: s.index, Services: len(doc.Services), Answers: len(s.answers),
+		Sync: doc.Sync, Timeouts: doc.Timeouts,
+	}
+	if err := enc.Encode(head); err != nil {
+		return err
+	}
+	for i := range doc.Services {
+		if err := enc.Encode(&doc.Services[i]); err != nil {
+			return err
+		}
+	}
+	for _, a := range s.answers {
+		if err := enc.Encode(snapshotAnswer{ID: a.id, SHA256: hex.EncodeToString(a.sum[:]), Result: a.result}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readSnapshot returns the state only when every line has been read and the sum
+// is right.
+func readSnapshot(r io.Reader) (State, error) {
+	lines := lineReader{scanner: bufio.NewScanner(r), hash: sha256.New()}
+	lines.scanner.Buffer(nil, maxLine)
+	head, err := lines.head()
+	if err != nil {
+		return State{}, err
+	}
+	doc := ipvs.Document{Sync: head.Sync, Timeouts: head.Timeouts}
+	for range head.Services {
+		var s ipvs.Service
+		if err := lines.next(&s); err != nil {
+			return State{}, err
+		}
+		doc.Services = append(doc.Services, s)
+	}
+	state := State{revision: head.Revision, index: head.Index}
+	for range head.Answers {
+		a, err := lines.answer()
+		if err != nil {
+			return State{}, err
+		}
+		state.answers = append(state.answers, a)
+	}
+	if err := lines.sum(); err != nil {
+		return State{}, err
+	}
+	if state.table, err = doc.Table(); err != nil {
+		return State{}, fmt.Errorf("the table is not valid: %w", err)
+	}
+	return state, nil
+}
+
+// lineReader decodes lines and sums up their bytes.
+type lineReader struct {
+	scanner *bufio.Scanner
+	hash    hash.Hash
+	number  int
+}
+
+// next decodes the next line into v; unknown fields are errors.
+func (l *lineReader) next(v any) error {
+	l.number++
+	if !l.scanner.Scan() {
+		if err := l.scanner.Err(); err != nil {
+			return fmt.Errorf("line %d: %w", l.number, err)
+		}
+		return fmt.Errorf("line %d: %w", l.number, io.ErrUnexpectedEOF)
+	}
+	l.hash.Write(l.scanner.Bytes())
+	l.hash.Write([]byte{'\n'})
+	if err := strictJSON(l.scanner.Bytes(), v); err != nil {
+		return fmt.Errorf("line %d: %w", l.number, err)
+	}
+	return nil
+}
+
+func (l *lineReader) head() (snapshotHead, error) {
+	var head snapshotHead
+	err := l.next(&head)
+	var other struct{ V int }
+	if json.Unmarshal(l.scanner.Bytes(), &other) == nil && other.V != Version {
+		return head, fmt.Errorf("it has format version %d, this node knows %d: upgrade it: %w", other.V, Version, errors.ErrUnsupported)
+	}
+	switch {
+	case err != nil:
+	case head.Services < 0 || head.Services > ipvs.MaxServices:
+		err = fmt.Errorf("line 1: %d services, the limit is %d", head.Services, ipvs.MaxServices)
+	case head.Answers < 0 || head.Answers > maxAnswers:
+		err = fmt.Errorf("line 1: %d answers, the limit is %d", head.Answers, maxAnswers)
+	case head.Revision > head.Index:
+		err = fmt.Errorf("line 1: revision %d is above index %d", head.Revision, head.Index)
+	}
+	return head, err
+}
+
+func (l *lineReader) answer() (answer, error) {
+	var written snapshotAnswer
+	if err := l.next(&written); err != nil {
+		return answer{}, err
+	}
+	a := answer{id: written.ID, result: written.Result}
+	sum, err := hex.DecodeString(written.SHA256)
+	if err != nil || len(sum) != len(a.sum) {
+		return answer{}, fmt.Errorf("line %d: %q is not a SHA-256", l.number, written.SHA256)
+	}
+	copy(a.sum[:], sum)
+	return a, nil
+}
+
+// sum reads the last line and compares.
+func (l *lineReader) sum() error {
+	have := hex.EncodeToString(l.hash.Sum(nil))
+	var written snapshotSum
+	if err := l.next(&written); err != nil {
+		return err
+	}
+	if written.SHA256 != have {
+		return errors.New("the checksum does not fit: the snapshot is damaged")
+	}
+	if l.scanner.Scan() || l.scanner.Err() != nil {
+		return errors.New("there is more after the end")
+	}
+	return nil
+}

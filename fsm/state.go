@@ -1,0 +1,104 @@
+package fsm
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
+)
+
+// State is what the cluster agrees on. It is immutable, safe for concurrent use
+// and cheap to copy. The zero value is the state before the first command.
+type State struct {
+	table    ipvs.Table
+	revision uint64
+	index    uint64
+	answers  []answer // of the last maxAnswers writes, oldest first; see remember
+}
+
+// Table returns the virtual service table.
+func (s State) Table() ipvs.Table { return s.table }
+
+// Revision returns the log index of the last command that changed the table, 0
+// before the first. A command that changes nothing keeps it.
+func (s State) Revision() uint64 { return s.revision }
+
+// Index returns the log index of the last command that was applied. Raft's own
+// entries have indexes too, so a replica that lacks nothing may be below the
+// cluster's commit index.
+func (s State) Index() uint64 { return s.index }
+
+// Hash returns a SHA-256 of the whole state. Replicas with the same Index have the
+// same Hash. It costs about as much as a snapshot.
+func (s State) Hash() [sha256.Size]byte {
+	h := sha256.New()
+	if err := s.encode(h); err != nil {
+		panic(fmt.Sprintf("fsm: encode the state: %v", err)) // a hash takes everything
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// Check reports why c would be rejected in this state, as a *Rejection, so that
+// bad input never reaches the log. It is a preview: until c is committed the state
+// may change. A repeated write passes, since the log answers it from the first.
+func (s State) Check(c Command) error {
+	if c.V == 0 {
+		c.V = Version
+	}
+	if err := c.check(); err != nil {
+		return err
+	}
+	if _, rejection := s.next(c); rejection != nil && !s.answered(c.ID) {
+		return rejection
+	}
+	return nil
+}
+
+// next returns the table after c, whose form has been checked.
+func (s State) next(c Command) (ipvs.Table, *Rejection) {
+	if c.IfRevision != nil && *c.IfRevision != s.revision {
+		return ipvs.Table{}, reject(Conflict, fmt.Errorf("the table has revision %d, not %d: read it again and decide anew", s.revision, *c.IfRevision))
+	}
+	var table ipvs.Table
+	var err error
+	if c.Replace != nil {
+		table, err = c.Replace.Table()
+	} else {
+		table, err = s.table.Apply(c.Changes...)
+	}
+	if err != nil {
+		return ipvs.Table{}, rejectFor(err)
+	}
+	return table, nil
+}
+
+// apply returns the state after the log entry data at index, and the answer. known
+// finds earlier answers among s.answers.
+func (s State) apply(index uint64, data []byte, known map[string]answer) (State, Result) {
+	s.index = index
+	result := Result{Revision: s.revision, Index: index}
+	c, sum, err := decode(data)
+	if err != nil {
+		errors.As(err, &result.Rejected)
+		return s, result
+	}
+	if first, ok := known[c.ID]; ok {
+		if first.sum != sum {
+			result.Rejected = reject(IDReused, fmt.Errorf("the write id %q was used before, at index %d, for another write: make a new id for each write", c.ID, first.result.Index))
+			return s, result
+		}
+		first.result.Repeated = true
+		return s, first.result
+	}
+	table, rejection := s.next(c)
+	switch {
+	case rejection != nil:
+		result.Rejected = &Rejection{Code: rejection.Code, Message: rejection.Message} // the cause may be large
+	case !table.Equal(s.table):
+		s.table, s.revision = table, index
+		result.Revision = index
+	}
+	s.answers = remember(s.answers, answer{id: c.ID, sum: sum, result: result})
+	return s, result
+}

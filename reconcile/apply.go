@@ -1,0 +1,109 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
+)
+
+// maxBatch is how many changes are carried out under one deadline.
+const maxBatch = 256
+
+// applied says what became of a list of changes.
+type applied struct {
+	done     []ipvs.Change // the kernel is as they say
+	refused  []ObjectError
+	failing  []ipvs.ServiceKey // the services of refused
+	surprise bool              // something was there, or was missing, against belief
+	stalled  bool              // the kernel stopped answering; not everything was tried
+}
+
+func (a *applied) refuse(c ipvs.Change, err error) {
+	object := c.Key.String()
+	if addr, ok := c.Target(); ok {
+		object += " destination " + addr.String()
+	}
+	a.refused = append(a.refused, ObjectError{Object: object, Message: err.Error()})
+	a.failing = append(a.failing, c.Key)
+}
+
+// apply carries out changes, which are in the order of ipvs.Diff. In each batch the
+// services come before their destinations, so that those of a service that cannot
+// be added need not be tried.
+func (l *Loop) apply(ctx context.Context, changes []ipvs.Change) applied {
+	var a applied
+	missing := map[ipvs.ServiceKey]bool{}
+	for len(changes) > 0 && ctx.Err() == nil && !a.stalled {
+		batch := changes[:min(len(changes), maxBatch)]
+		changes = changes[len(batch):]
+		l.applyBatch(ctx, batch, missing, &a)
+	}
+	if len(changes) > 0 {
+		a.refused = append(a.refused, ObjectError{Object: "table", Message: fmt.Sprintf("the kernel did not answer within %s: %d changes were not tried", applyTimeout, len(changes))})
+	}
+	return a
+}
+
+// applyBatch carries out one batch. missing are the services that could not be
+// added.
+func (l *Loop) applyBatch(ctx context.Context, batch []ipvs.Change, missing map[ipvs.ServiceKey]bool, a *applied) {
+	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	for _, stage := range [][]ipvs.Op{
+		{ipvs.AddService, ipvs.SetService},
+		{ipvs.AddDestination, ipvs.SetDestination},
+		{ipvs.DeleteDestination},
+		{ipvs.DeleteService},
+	} {
+		var now []ipvs.Change
+		for _, c := range batch {
+			for _, op := range stage {
+				if c.Op == op && !missing[c.Key] {
+					now = append(now, c)
+				}
+			}
+		}
+		l.applyStage(ctx, now, missing, a)
+	}
+	a.stalled = ctx.Err() != nil
+}
+
+// applyStage carries out changes that do not need one another. What is there
+// already is edited instead of added, and what is gone already is deleted.
+func (l *Loop) applyStage(ctx context.Context, changes []ipvs.Change, missing map[ipvs.ServiceKey]bool, a *applied) {
+	if len(changes) == 0 {
+		return
+	}
+	var again []ipvs.Change
+	errs := l.kernel.Apply(ctx, changes)
+	for i, c := range changes {
+		var err error
+		if errs != nil {
+			err = errs[i]
+		}
+		switch {
+		case err == nil:
+			a.done = append(a.done, c)
+		case c.Op == ipvs.AddService && errors.Is(err, os.ErrExist):
+			c.Op = ipvs.SetService
+			again = append(again, c)
+		case c.Op == ipvs.AddDestination && errors.Is(err, os.ErrExist):
+			c.Op = ipvs.SetDestination
+			again = append(again, c)
+		case (c.Op == ipvs.DeleteService || c.Op == ipvs.DeleteDestination) && errors.Is(err, os.ErrNotExist):
+			a.done = append(a.done, c)
+		default:
+			a.refuse(c, err)
+			if c.Op == ipvs.AddService {
+				missing[c.Key] = true
+			}
+		}
+	}
+	if len(again) > 0 {
+		a.surprise = true
+		l.applyStage(ctx, again, missing, a)
+	}
+}

@@ -1,0 +1,282 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
+	"github.com/ipvs-ha/ipvs-ha/syncd"
+)
+
+// Deadlines for a kernel that does not answer.
+const (
+	readTimeout   = 2 * time.Minute  // for the whole table
+	applyTimeout  = 30 * time.Second // for a batch of changes, the timeouts or the daemons
+	loggedObjects = 5                // named in one line of the log
+)
+
+// believed is what the loop takes the kernel to hold, from what it read and wrote.
+type believed struct {
+	known   bool                     // false: the kernel must be read first
+	table   ipvs.Table               // the desired table that was carried out last
+	failing map[ipvs.ServiceKey]bool // its services that are not as desired; only repair tries them again
+	refused []ObjectError            // what the last repair left undone
+	foreign []ipvs.ServiceKey        // found by the last repair
+	read    time.Time                // when that had read the kernel
+
+	daemon  ipvs.Daemon // as wanted by the last call of the syncer
+	run     bool
+	daemons syncd.Status // its answer
+}
+
+// round makes the kernel equal to d. asked demands that the whole kernel is read,
+// which outcome.full says was tried; a change of the daemons does not wait for it.
+//
+// The table comes before the daemons, since a backup binds the connections that it
+// receives only to services that exist. When no daemon may run they come first:
+// while one runs, the kernel refuses destinations of another family.
+func (l *Loop) round(ctx context.Context, d Desired, asked bool) outcome {
+	now := time.Now()
+	want, run := syncd.Want(d.Role, d.Table.Sync(), d.Cluster, d.Interface)
+	changed := want != l.believed.daemon || run != l.believed.run
+	full := !l.believed.known || !changed && (asked || !now.Before(l.rounds.full))
+	daemons := full || changed || !l.rounds.daemons.IsZero() && !now.Before(l.rounds.daemons)
+	var o outcome
+	if daemons && !run {
+		o.drift += l.reconcileDaemons(ctx, want, run)
+	}
+	if l.believed.known {
+		o.surprise = l.change(ctx, d.Table)
+	}
+	if full || o.surprise {
+		l.repair(ctx, d.Table, &o)
+	}
+	if daemons && run {
+		o.drift += l.reconcileDaemons(ctx, want, run)
+	}
+	o.refused, o.foreign, o.read = l.believed.refused, l.believed.foreign, l.believed.read
+	o.daemons, o.daemon = l.believed.daemons.Daemons, l.believed.daemons.Err
+	return o
+}
+
+// change carries out what differs between the table that was carried out last and
+// want, without reading the kernel. It reports whether the kernel must be read,
+// because something was refused or not as believed, or because want changes a
+// service that was failing.
+func (l *Loop) change(ctx context.Context, want ipvs.Table) (surprise bool) {
+	from := l.believed.table
+	changes := slices.DeleteFunc(changesBetween(from, want), func(c ipvs.Change) bool {
+		surprise = surprise || l.believed.failing[c.Key]
+		return l.believed.failing[c.Key]
+	})
+	l.believed.table = want
+	var claim []ipvs.ServiceKey
+	for _, c := range changes {
+		if c.Op == ipvs.AddService {
+			claim = append(claim, c.Key)
+		}
+	}
+	changes, _, err := l.claim(changes, claim)
+	a := l.apply(ctx, changes)
+	l.release(a.done)
+	for _, k := range a.failing {
+		l.believed.failing[k] = true
+	}
+	if from.Timeouts() != want.Timeouts() {
+		_, timeoutsErr := l.reconcileTimeouts(ctx, want.Timeouts())
+		surprise = surprise || timeoutsErr != nil
+	}
+	return surprise || err != nil || len(a.refused) > 0 || a.surprise
+}
+
+// repair reads the kernel and makes it equal to want.
+func (l *Loop) repair(ctx context.Context, want ipvs.Table, o *outcome) {
+	before := l.believed
+	l.believed.known, l.believed.refused = false, nil
+	o.full, o.surprise = true, false
+	defer func() { l.rounds.repaired(len(l.believed.refused) > 0 || o.surprise, l.interval, l.spread) }()
+	readCtx, cancel := context.WithTimeout(ctx, readTimeout)
+	have, err := l.kernel.Table(readCtx)
+	cancel()
+	if err != nil {
+		l.believed.refused = []ObjectError{{Object: "table", Message: fmt.Sprintf("read the kernel's table: %v", err)}}
+		return
+	}
+	plan := MakePlan(have.Bare(), want.Bare(), l.record.owned, l.exclusive)
+	l.believed.foreign, l.believed.read = plan.Foreign, time.Now()
+	changes, unclaimed, claimErr := l.claim(plan.Changes, plan.Claim)
+	a := l.apply(ctx, changes)
+	o.surprise = a.surprise
+	l.release(a.done)
+	timed, timeoutsErr := l.reconcileTimeouts(ctx, want.Timeouts())
+
+	l.believed.refused = a.refused
+	for object, err := range map[string]error{"timeouts": timeoutsErr, "ownership record": claimErr} {
+		if err != nil {
+			l.believed.refused = append(l.believed.refused, ObjectError{Object: object, Message: err.Error()})
+		}
+	}
+	slices.SortFunc(l.believed.refused, ObjectError.compare)
+	l.believed.known, l.believed.table, l.believed.failing = !a.stalled, want, map[ipvs.ServiceKey]bool{}
+	for _, k := range append(unclaimed, a.failing...) {
+		l.believed.failing[k] = true
+	}
+	retimed := timed && !slices.ContainsFunc(before.refused, func(e ObjectError) bool { return e.Object == "timeouts" })
+	o.drift += l.countDrift(before, a.done, retimed)
+}
+
+// countDrift returns how many of the changes set right what somebody else had
+// changed, and logs them.
+func (l *Loop) countDrift(before believed, done []ipvs.Change, timed bool) int {
+	if !before.known {
+		if len(done) > 0 {
+			l.log.Info("the kernel is programmed", "changes", len(done))
+		}
+		return 0
+	}
+	var names []string
+	for _, c := range done {
+		if !before.failing[c.Key] {
+			names = append(names, c.String())
+		}
+	}
+	if timed {
+		names = append(names, string(ipvs.SetTimeouts))
+	}
+	if len(names) > 0 {
+		l.log.Warn("somebody else changed the kernel's table; it is repaired", "objects", len(names), "changes", names[:min(len(names), loggedObjects)])
+	}
+	return len(names)
+}
+
+// claim records keys as owned and returns changes. When that fails it returns only
+// the changes of other services, the keys that are not owned now, and the error.
+func (l *Loop) claim(changes []ipvs.Change, keys []ipvs.ServiceKey) ([]ipvs.Change, []ipvs.ServiceKey, error) {
+	err := l.record.claim(keys)
+	if err == nil {
+		return changes, nil, l.record.flush()
+	}
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k ipvs.ServiceKey) bool { return l.record.owned[k] })
+	unclaimed := map[ipvs.ServiceKey]bool{}
+	for _, k := range keys {
+		unclaimed[k] = true
+	}
+	changes = slices.DeleteFunc(slices.Clone(changes), func(c ipvs.Change) bool { return unclaimed[c.Key] })
+	return changes, keys, fmt.Errorf("%d services are not programmed: %w", len(keys), err)
+}
+
+// release takes the services that were deleted off the record. A failure is
+// retried, and reported then, by the next claim.
+func (l *Loop) release(done []ipvs.Change) {
+	var gone []ipvs.ServiceKey
+	for _, c := range done {
+		if c.Op == ipvs.DeleteService {
+			gone = append(gone, c.Key)
+		}
+	}
+	if err := l.record.release(gone); err != nil {
+		l.log.Warn("ownership record", "error", err)
+	}
+}
+
+// reconcileTimeouts sets the timeouts that want names, when the kernel has others,
+// and reports whether it did.
+func (l *Loop) reconcileTimeouts(ctx context.Context, want ipvs.Timeouts) (changed bool, err error) {
+	if want == (ipvs.Timeouts{}) {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	have, err := l.kernel.Timeouts(ctx)
+	if err != nil || hasTimeouts(have, want) {
+		return false, err
+	}
+	if err := l.kernel.SetTimeouts(ctx, want); err != nil {
+		return false, err
+	}
+	if have, err = l.kernel.Timeouts(ctx); err == nil && !hasTimeouts(have, want) {
+		err = fmt.Errorf("the kernel has %+v after setting %+v", have, want)
+	}
+	return true, err
+}
+
+// hasTimeouts reports whether have is what want sets.
+func hasTimeouts(have, want ipvs.Timeouts) bool {
+	return (want.TCP == 0 || have.TCP == want.TCP) &&
+		(want.TCPFin == 0 || have.TCPFin == want.TCPFin) &&
+		(want.UDP == 0 || have.UDP == want.UDP)
+}
+
+// reconcileDaemons lets the syncer work and returns how much drift it repaired.
+func (l *Loop) reconcileDaemons(ctx context.Context, want ipvs.Daemon, run bool) (drift int) {
+	settled := l.believed.known && l.believed.daemons.Err == nil && l.believed.daemons.Again.IsZero() &&
+		want == l.believed.daemon && run == l.believed.run
+	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	status := l.syncer.Reconcile(ctx, want, run)
+	l.believed.daemon, l.believed.run, l.believed.daemons = want, run, status
+	l.rounds.synced(status, l.interval, l.spread)
+	if status.Started+status.Stopped == 0 {
+		return 0
+	}
+	if settled {
+		drift = max(status.Started, status.Stopped)
+		l.log.Warn("somebody else changed the sync daemons; they are repaired", "daemons", status.Daemons)
+	} else {
+		l.log.Info("sync daemons changed", "daemons", status.Daemons)
+	}
+	return drift
+}
+
+// rounds says when what is due.
+type rounds struct {
+	full    time.Time // to read the whole kernel; zero before the first round
+	daemons time.Time // to look at the sync daemons alone; zero = with the next full round
+	failing int       // full rounds in a row that left something undone
+	deaf    int       // looks at the sync daemons in a row that left them not as wanted
+}
+
+// next returns the time of the next round.
+func (r *rounds) next() time.Time {
+	switch {
+	case r.full.IsZero():
+		return time.Now().Add(time.Hour) // nothing is due before the first Set
+	case !r.daemons.IsZero() && r.daemons.Before(r.full):
+		return r.daemons
+	}
+	return r.full
+}
+
+// repaired plans the next full round.
+func (r *rounds) repaired(failed bool, interval time.Duration, spread func(time.Duration) time.Duration) {
+	wait := interval
+	r.failing++
+	if failed {
+		wait = backoff(r.failing, interval)
+	} else {
+		r.failing = 0
+	}
+	r.full = time.Now().Add(spread(wait))
+}
+
+// synced plans the next look at the sync daemons.
+func (r *rounds) synced(status syncd.Status, interval time.Duration, spread func(time.Duration) time.Duration) {
+	r.daemons = status.Again
+	if status.Err == nil {
+		r.deaf = 0
+		return
+	}
+	r.deaf++
+	retry := time.Now().Add(spread(backoff(r.deaf, interval)))
+	if r.daemons.IsZero() || retry.Before(r.daemons) {
+		r.daemons = retry
+	}
+}
+
+// backoff returns how long to wait after n failures in a row: 100 ms, doubling, at
+// most 1 min or limit.
+func backoff(n int, limit time.Duration) time.Duration {
+	return min(100*time.Millisecond<<min(n-1, 10), time.Minute, limit)
+}

@@ -1,0 +1,155 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
+)
+
+// MaxListed bounds the lists of a Status.
+const MaxListed = 1000
+
+// Status is how far a kernel is as desired. It is a value: what it points to is
+// never written to again.
+type Status struct {
+	AppliedRevision uint64            // the newest revision whose table was wholly in the kernel
+	Converged       bool              // the kernel is as desired, sync daemons included
+	Daemons         []ipvs.Daemon     // as the kernel listed them last
+	Foreign         []ipvs.ServiceKey // services that are not ours; at most MaxListed
+	ForeignCount    int
+	DriftRepaired   uint64        // objects that somebody else had changed and that were set right, since the start
+	Errors          []ObjectError // what is not as desired and why; at most MaxListed
+	ErrorCount      int
+	LastFull        time.Time // when the whole kernel was read last; zero before the first time
+	Warnings        []string  // what an operator should know, though nothing is refused
+}
+
+// ObjectError says why one object of the kernel is not as desired.
+type ObjectError struct {
+	Object  string    // a service, "SERVICE destination ADDRESS", "table", "timeouts", "sync daemons", "ownership record"
+	Message string    // the error
+	Since   time.Time // when it was first refused so
+}
+
+func (e ObjectError) compare(o ObjectError) int { return cmp.Compare(e.Object, o.Object) }
+
+// Status returns the current status.
+func (l *Loop) Status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.status
+}
+
+// Changed returns a channel that is closed after the next round. To miss nothing
+// take it before Status.
+func (l *Loop) Changed() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
+}
+
+// WaitApplied returns nil when the table of revision or a newer one is wholly in
+// the kernel. When it was tried and something was refused, the error lists that.
+// Sync daemons do not count. Without an outcome it returns with ctx's error.
+func (l *Loop) WaitApplied(ctx context.Context, revision uint64) error {
+	return l.wait(ctx, fmt.Sprintf("wait for revision %d in the kernel", revision), func() (bool, error) {
+		if l.status.AppliedRevision >= revision {
+			return true, nil
+		}
+		listed := l.refused[:min(len(l.refused), MaxListed)]
+		return l.tried >= revision && len(l.refused) > 0, joinObjects(listed, len(l.refused))
+	})
+}
+
+// wait calls done, with l.mu held, until it returns true, and returns its error.
+func (l *Loop) wait(ctx context.Context, what string, done func() (bool, error)) error {
+	for {
+		l.mu.Lock()
+		ok, err := done()
+		changed := l.changed
+		l.mu.Unlock()
+		if ok {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, ctx.Err())
+		}
+	}
+}
+
+// outcome is what one round found and did.
+type outcome struct {
+	full     bool              // it read the whole kernel, or tried to
+	read     time.Time         // when the whole kernel was read last
+	foreign  []ipvs.ServiceKey // found then
+	drift    int               // objects repaired
+	surprise bool              // the kernel was not as believed: look again before calling it converged
+	refused  []ObjectError     // in the table and timeouts; without Since
+	daemons  []ipvs.Daemon
+	daemon   error // why the sync daemons are not as wanted
+}
+
+// publish merges the outcome of a round into the status.
+func (l *Loop) publish(revision uint64, o outcome, ticket uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	s := l.status
+	if len(o.refused) == 0 && !o.surprise {
+		s.AppliedRevision = revision
+	}
+	s.Foreign, s.ForeignCount = o.foreign[:min(len(o.foreign), MaxListed)], len(o.foreign)
+	s.LastFull = o.read
+	s.DriftRepaired += uint64(o.drift)
+	s.Daemons = o.daemons
+	errs := o.refused
+	if o.daemon != nil {
+		errs = append(slices.Clip(errs), ObjectError{Object: "sync daemons", Message: o.daemon.Error()})
+	}
+	s.ErrorCount = len(errs)
+	s.Errors = slices.Clone(errs[:min(len(errs), MaxListed)])
+	fresh := keepSince(s.Errors, l.status.Errors, now)
+	s.Converged = len(errs) == 0 && !o.surprise
+	l.logErrors(fresh, s.ErrorCount, l.status.ErrorCount)
+	l.status, l.tried, l.refused = s, revision, o.refused
+	if o.full {
+		l.fullDone = ticket
+	}
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// keepSince dates errs: those that were there before keep their time. It returns
+// the others.
+func keepSince(errs, before []ObjectError, now time.Time) []ObjectError {
+	type text struct{ object, message string }
+	since := make(map[text]time.Time, len(before))
+	for _, e := range before {
+		since[text{e.Object, e.Message}] = e.Since
+	}
+	var fresh []ObjectError
+	for i, e := range errs {
+		errs[i].Since = since[text{e.Object, e.Message}]
+		if errs[i].Since.IsZero() {
+			errs[i].Since = now
+			fresh = append(fresh, errs[i])
+		}
+	}
+	return fresh
+}
+
+// logErrors logs what is new: one line a round.
+func (l *Loop) logErrors(fresh []ObjectError, count, before int) {
+	switch {
+	case len(fresh) > 0:
+		l.log.Warn("the kernel is not as desired", "objects", count, "new", len(fresh), "error", joinObjects(fresh[:min(len(fresh), 5)], len(fresh)))
+	case count == 0 && before > 0:
+		l.log.Info("the kernel is as desired again")
+	}
+}
