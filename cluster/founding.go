@@ -13,14 +13,20 @@ import (
 )
 
 // found does one step towards founding the cluster, given what all reachable peers
-// say now, none of which has a cluster. It returns what this node waits for.
+// say, none of which has a cluster, and the pledge that this node had before they
+// were asked. It returns what this node waits for.
 //
 // The node with the lowest id proposes, unless another does already; of two
 // proposals the higher id's gives way. Each step reads the record and the answers
 // anew, so a crash between any two of them costs only time.
-func (n *Node) found(ctx context.Context, peers []hello) (waiting string, err error) {
+func (n *Node) found(ctx context.Context, before *pledge, peers []hello) (waiting string, err error) {
 	rec := n.identity.get()
 	if rec.Pledge != nil && rec.Pledge.Founder != n.id {
+		if before == nil || *before != *rec.Pledge {
+			// What the founder said may be older than the pledge, and so may its not
+			// proposing yet; it must not be taken for a withdrawal.
+			return "pledged to found the cluster with node " + rec.Pledge.Founder, nil
+		}
 		if waiting := n.awaitFounder(*rec.Pledge, peers); waiting != "" {
 			return waiting, nil
 		}

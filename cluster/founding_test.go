@@ -68,6 +68,38 @@ func TestWithdrawn(t *testing.T) {
 	}
 }
 
+// TestOldWordsAreNoWithdrawal: what the founder said before it proposed does not
+// end a pledge that was given since.
+func TestOldWordsAreNoWithdrawal(t *testing.T) {
+	b := newBed(t, 2)
+	cfg := b.config(1, 2)
+	cfg.FSM, cfg.Applied = &list{}, func() uint64 { return 0 }
+	n, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	given := pledge{Founder: "0000000000000000", Address: "127.0.0.2:1", ClusterID: "x"}
+	idle := []hello{{entry: entry{ID: given.Founder, Name: "d2"}, Expect: 2}}
+
+	before := n.identity.get().Pledge
+	if _, err := n.identity.update(func(r *record) error { return r.giveTo(given) }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.found(t.Context(), before, idle); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(&given, n.identity.get().Pledge); diff != "" {
+		t.Fatalf("old words: pledge (-want +got):\n%s", diff)
+	}
+	if _, err := n.found(t.Context(), n.identity.get().Pledge, idle); err != nil {
+		t.Fatal(err)
+	}
+	if p := n.identity.get().Pledge; p != nil {
+		t.Errorf("the founder withdrew, but the pledge is kept: %+v", p)
+	}
+}
+
 func TestChoose(t *testing.T) {
 	a, b := entry{ID: "a", Name: "d1", Address: "1"}, entry{ID: "b", Name: "d2", Address: "2"}
 	w, x := entry{ID: "0", Name: "w1", Address: "3", Witness: true}, entry{ID: "1", Name: "w2", Address: "4", Witness: true}

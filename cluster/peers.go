@@ -37,6 +37,7 @@ func (n *Node) runPeers(ctx context.Context) error {
 		if err := n.markMember(); err != nil {
 			return err
 		}
+		before := n.identity.get().Pledge
 		answers := n.sayHello(ctx, n.targets())
 		if ctx.Err() != nil {
 			return nil
@@ -46,7 +47,7 @@ func (n *Node) runPeers(ctx context.Context) error {
 		waiting := ""
 		if !settled || forced {
 			var err error
-			waiting, err = n.settle(ctx, slices.Collect(maps.Values(answers)))
+			waiting, err = n.settle(ctx, before, slices.Collect(maps.Values(answers)))
 			if err != nil {
 				return err
 			}
@@ -144,8 +145,8 @@ func (n *Node) settled() bool {
 }
 
 // settle does one step towards being a settled member and returns what is waited
-// for, "" for a member.
-func (n *Node) settle(ctx context.Context, peers []hello) (waiting string, err error) {
+// for, "" for a member. The pledge before is this node's when the peers were asked.
+func (n *Node) settle(ctx context.Context, before *pledge, peers []hello) (waiting string, err error) {
 	rec := n.identity.get()
 	clusters := map[string]bool{}
 	for _, h := range peers {
@@ -155,7 +156,7 @@ func (n *Node) settle(ctx context.Context, peers []hello) (waiting string, err e
 	}
 	switch {
 	case rec.ClusterID == "" && len(clusters) == 0:
-		return n.found(ctx, peers)
+		return n.found(ctx, before, peers)
 	case rec.ClusterID == "" && len(clusters) > 1:
 		return fmt.Sprintf("%d different clusters named %s are reachable; this node joins none of them", len(clusters), n.cfg.Cluster), nil
 	}

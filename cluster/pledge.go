@@ -18,9 +18,9 @@ import (
 // node has one pledge. A pledge is on disk before it is told.
 //
 // A pledge may be taken back only when the proposal can never be founded: its
-// founder itself says, from disk, that it has no cluster and no longer proposes
-// this one. Cluster ids are random and never used again, so "no longer" is for
-// ever.
+// founder itself says, from disk and asked after the pledge was given, that it has
+// no cluster and no longer proposes this one. Cluster ids are random and never used
+// again, so "no longer" is for ever.
 type pledge struct {
 	Founder   string `json:"founder"` // its id
 	Address   string `json:"address"` // of the founder, to ask it
