@@ -35,7 +35,11 @@ func TestWritesAndReadsOnAnyNode(t *testing.T) {
 
 func TestCommandSize(t *testing.T) {
 	t.Parallel()
-	_, nodes := three(t, func(c *Config) { c.Profile, _ = ProfileByName("lan") })
+	_, nodes := three(t, func(c *Config) {
+		// The race detector looks at each byte, which takes it a second or two.
+		c.Profile.Heartbeat, c.Profile.Election, c.Profile.LeaderLease = 3*time.Second, 3*time.Second, 3*time.Second
+		c.Profile.Transport = 5 * time.Second
+	})
 	_, followers := leaderOf(nodes...)
 	big := strings.Repeat("x", MaxCommand)
 	if _, _, err := followers[0].Propose(t.Context(), []byte(big)); err != nil {
