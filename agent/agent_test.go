@@ -148,8 +148,8 @@ func TestOneNodeLacksAScheduler(t *testing.T) {
 		t.Fatalf("pending: %+v, want d3 with %s", result.Pending, web)
 	}
 	other := ipvs.ServiceMarked(ipvs.IPv4, 7)
-	if _, err := nodes[0].client.Write(t.Context(), add(other, "rr")); err != nil {
-		t.Fatal(err)
+	if result, err := nodes[0].client.Write(t.Context(), add(other, "rr")); err != nil || len(result.Pending) > 0 {
+		t.Fatalf("a write that every kernel takes: %+v, %v", result, err)
 	}
 	for _, n := range nodes {
 		if !holds(t, n, other) {

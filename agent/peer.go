@@ -43,7 +43,7 @@ func (a *Agent) applied(ctx context.Context, request appliedRequest) ([]byte, er
 	if a.loop == nil {
 		return nil, nil
 	}
-	if err := a.loop.WaitApplied(ctx, request.Revision); err != nil {
+	if err := a.loop.WaitApplied(ctx, request.Revision, request.Services...); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}

@@ -42,8 +42,24 @@ func (a *Agent) Write(ctx context.Context, w api.Write) (api.WriteResult, error)
 		a.log.Debug("a write is committed, but not yet known here", "revision", result.Revision, "error", err)
 	}
 	written := api.WriteResult{Revision: result.Revision, Repeated: result.Repeated}
-	written.Pending = a.awaitKernels(ctx, w.Wait, max(index, result.Index), result.Revision)
+	written.Pending = a.awaitKernels(ctx, w.Wait, appliedRequest{
+		Index: max(index, result.Index), Revision: result.Revision, Services: touched(w.Changes),
+	})
 	return written, nil
+}
+
+// touched returns the services that changes are about, none when that cannot be
+// said.
+func touched(changes []ipvs.Change) []ipvs.ServiceKey {
+	var keys []ipvs.ServiceKey
+	for _, c := range changes {
+		if c.Key == (ipvs.ServiceKey{}) {
+			return nil
+		}
+		keys = append(keys, c.Key)
+	}
+	slices.SortFunc(keys, ipvs.ServiceKey.Compare)
+	return slices.Compact(keys)
 }
 
 // check refuses a command that the state machine would refuse. This node's state
@@ -60,28 +76,29 @@ func (a *Agent) check(ctx context.Context, c fsm.Command) error {
 }
 
 // appliedRequest asks a peer whether its kernel holds revision Revision, which is
-// known once its state has reached Index.
+// known once its state has reached Index. With Services only those count.
 type appliedRequest struct {
-	Index    uint64 `json:"index"`
-	Revision uint64 `json:"revision"`
+	Index    uint64            `json:"index"`
+	Revision uint64            `json:"revision"`
+	Services []ipvs.ServiceKey `json:"services,omitempty"`
 }
 
 // answerMargin is kept back from the caller's deadline, so that the answer about a
-// slow kernel still reaches the caller.
+// slow kernel still reaches the caller; at most a quarter of the time that is left.
 const answerMargin = 200 * time.Millisecond
 
 // awaitKernels waits until the kernels that wait names hold the revision and
 // returns those that do not, with the reason.
-func (a *Agent) awaitKernels(ctx context.Context, wait api.Wait, index, revision uint64) []api.PendingNode {
+func (a *Agent) awaitKernels(ctx context.Context, wait api.Wait, request appliedRequest) []api.PendingNode {
 	if wait == api.WaitNone {
 		return nil
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerMargin))
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-min(answerMargin, time.Until(deadline)/4)))
 		defer cancel()
 	}
-	body, err := json.Marshal(appliedRequest{Index: index, Revision: revision})
+	body, err := json.Marshal(request)
 	if err != nil {
 		return []api.PendingNode{{Node: a.cfg.Node, Reason: err.Error()}}
 	}
@@ -115,9 +132,10 @@ func (a *Agent) awaitKernels(ctx context.Context, wait api.Wait, index, revision
 func (a *Agent) awaitKernel(ctx context.Context, m cluster.Member, body []byte) (reason string) {
 	answer, err := a.node.Call(ctx, m.ID, methodApplied, body)
 	switch {
+	case err == nil:
 	case ctx.Err() != nil:
 		return "not in its kernel within the time asked for"
-	case err != nil:
+	default:
 		return fmt.Sprintf("did not answer: %v", err)
 	}
 	return string(answer)

@@ -26,7 +26,7 @@ func (a *applied) refuse(c ipvs.Change, err error) {
 	if addr, ok := c.Target(); ok {
 		object += " destination " + addr.String()
 	}
-	a.refused = append(a.refused, ObjectError{Object: object, Message: err.Error()})
+	a.refused = append(a.refused, ObjectError{Object: object, Message: err.Error(), key: c.Key})
 	a.failing = append(a.failing, c.Key)
 }
 

@@ -91,6 +91,11 @@ func TestWaitApplied(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "tcp://10.9.0.2:80") || strings.Contains(err.Error(), "10.9.0.1") || strings.Contains(err.Error(), "destination") {
 			t.Errorf("revision 8, want an error about tcp://10.9.0.2:80 alone: %v", err)
 		}
+		for key, inKernel := range map[string]bool{"tcp://10.9.0.1:80": true, "tcp://10.9.0.2:80": false} {
+			if err := l.WaitApplied(t.Context(), 9, parseService(t, key).Key); (err == nil) != inKernel {
+				t.Errorf("%s of revision 9: %v", key, err)
+			}
+		}
 		first := l.Status().Errors[0].Since
 		time.Sleep(5 * time.Second)
 		if since := l.Status().Errors[0].Since; !since.Equal(first) {

@@ -3,6 +3,8 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -39,6 +41,8 @@ type believed struct {
 // while one runs, the kernel refuses destinations of another family.
 func (l *Loop) round(ctx context.Context, d Desired, asked bool) outcome {
 	now := time.Now()
+	before := l.believed
+	before.failing = maps.Clone(before.failing)
 	want, run := syncd.Want(d.Role, d.Table.Sync(), d.Cluster, d.Interface)
 	changed := want != l.believed.daemon || run != l.believed.run
 	full := !l.believed.known || !changed && (asked || !now.Before(l.rounds.full))
@@ -51,7 +55,7 @@ func (l *Loop) round(ctx context.Context, d Desired, asked bool) outcome {
 		o.surprise = l.change(ctx, d.Table)
 	}
 	if full || o.surprise {
-		l.repair(ctx, d.Table, &o)
+		l.repair(ctx, d, before, &o)
 	}
 	if daemons && run {
 		o.drift += l.reconcileDaemons(ctx, want, run)
@@ -91,9 +95,11 @@ func (l *Loop) change(ctx context.Context, want ipvs.Table) (surprise bool) {
 	return surprise || err != nil || len(a.refused) > 0 || a.surprise
 }
 
-// repair reads the kernel and makes it equal to want.
-func (l *Loop) repair(ctx context.Context, want ipvs.Table, o *outcome) {
-	before := l.believed
+// repair reads the kernel and makes it equal to d's table. before is what was
+// believed when the round began. A cluster that has never had a table owns nothing,
+// so that an exclusive director which founds one does not empty its kernel.
+func (l *Loop) repair(ctx context.Context, d Desired, before believed, o *outcome) {
+	want := d.Table
 	l.believed.known, l.believed.refused = false, nil
 	o.full, o.surprise = true, false
 	defer func() { l.rounds.repaired(len(l.believed.refused) > 0 || o.surprise, l.interval, l.spread) }()
@@ -104,7 +110,7 @@ func (l *Loop) repair(ctx context.Context, want ipvs.Table, o *outcome) {
 		l.believed.refused = []ObjectError{{Object: "table", Message: fmt.Sprintf("read the kernel's table: %v", err)}}
 		return
 	}
-	plan := MakePlan(have.Bare(), want.Bare(), l.record.owned, l.exclusive)
+	plan := MakePlan(have.Bare(), want.Bare(), l.record.owned, l.exclusive && d.Revision > 0)
 	l.believed.foreign, l.believed.read = plan.Foreign, time.Now()
 	changes, unclaimed, claimErr := l.claim(plan.Changes, plan.Claim)
 	a := l.apply(ctx, changes)
@@ -123,22 +129,37 @@ func (l *Loop) repair(ctx context.Context, want ipvs.Table, o *outcome) {
 	for _, k := range append(unclaimed, a.failing...) {
 		l.believed.failing[k] = true
 	}
-	retimed := timed && !slices.ContainsFunc(before.refused, func(e ObjectError) bool { return e.Object == "timeouts" })
-	o.drift += l.countDrift(before, a.done, retimed)
+	retimed := timed && want.Timeouts() == before.table.Timeouts() &&
+		!slices.ContainsFunc(before.refused, func(e ObjectError) bool { return e.Object == "timeouts" })
+	o.drift += l.countDrift(before, want, a.done, retimed)
 }
 
 // countDrift returns how many of the changes set right what somebody else had
-// changed, and logs them.
-func (l *Loop) countDrift(before believed, done []ipvs.Change, timed bool) int {
+// changed, and logs them. What the table itself has changed since is none, nor is
+// what had been refused.
+func (l *Loop) countDrift(before believed, want ipvs.Table, done []ipvs.Change, timed bool) int {
 	if !before.known {
 		if len(done) > 0 {
 			l.log.Info("the kernel is programmed", "changes", len(done))
 		}
 		return 0
 	}
+	type object struct {
+		key    ipvs.ServiceKey
+		target netip.AddrPort
+	}
+	asked := map[object]bool{}
+	if len(done) > 0 {
+		for _, c := range changesBetween(before.table, want) {
+			target, _ := c.Target()
+			asked[object{c.Key, target}] = true
+		}
+	}
 	var names []string
 	for _, c := range done {
-		if !before.failing[c.Key] {
+		target, _ := c.Target()
+		added := want.Service(c.Key) != nil && before.table.Service(c.Key) == nil
+		if !before.failing[c.Key] && !added && !asked[object{c.Key, target}] {
 			names = append(names, c.String())
 		}
 	}

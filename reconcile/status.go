@@ -33,6 +33,8 @@ type ObjectError struct {
 	Object  string    // a service, "SERVICE destination ADDRESS", "table", "timeouts", "sync daemons", "ownership record"
 	Message string    // the error
 	Since   time.Time // when it was first refused so
+
+	key ipvs.ServiceKey // the service that it belongs to; zero = the table as a whole
 }
 
 func (e ObjectError) compare(o ObjectError) int { return cmp.Compare(e.Object, o.Object) }
@@ -52,16 +54,29 @@ func (l *Loop) Changed() <-chan struct{} {
 	return l.changed
 }
 
-// WaitApplied returns nil when the table of revision or a newer one is wholly in
-// the kernel. When it was tried and something was refused, the error lists that.
-// Sync daemons do not count. Without an outcome it returns with ctx's error.
-func (l *Loop) WaitApplied(ctx context.Context, revision uint64) error {
+// WaitApplied returns nil when the table of revision or a newer one is in the
+// kernel: wholly, or, when services are named, as far as those are concerned. When
+// it was tried and something of that was refused, the error lists it. Sync daemons
+// do not count. Without an outcome it returns with ctx's error.
+func (l *Loop) WaitApplied(ctx context.Context, revision uint64, services ...ipvs.ServiceKey) error {
+	named := map[ipvs.ServiceKey]bool{}
+	for _, k := range services {
+		named[k] = true
+	}
 	return l.wait(ctx, fmt.Sprintf("wait for revision %d in the kernel", revision), func() (bool, error) {
 		if l.status.AppliedRevision >= revision {
 			return true, nil
 		}
-		listed := l.refused[:min(len(l.refused), MaxListed)]
-		return l.tried >= revision && len(l.refused) > 0, joinObjects(listed, len(l.refused))
+		if l.tried < revision || len(l.refused) == 0 { // without refusals the kernel will be looked at again
+			return false, nil
+		}
+		refused := l.refused
+		if len(named) > 0 {
+			refused = slices.DeleteFunc(slices.Clone(refused), func(e ObjectError) bool {
+				return e.key != ipvs.ServiceKey{} && !named[e.key]
+			})
+		}
+		return true, joinObjects(refused[:min(len(refused), MaxListed)], len(refused))
 	})
 }
 
