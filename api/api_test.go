@@ -366,6 +366,26 @@ func TestSocketAccess(t *testing.T) {
 	}
 }
 
+// TestLongSocketPath: the longest path that the kernel takes works.
+func TestLongSocketPath(t *testing.T) {
+	dir := "/tmp/" + strings.Repeat("x", 107-len("/tmp/")-len("/api.sock"))
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "api.sock")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- NewServer(newFake(t), nil).Run(ctx, path) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	awaitSocket(t, path)
+	if _, err := NewClient("unix://"+path).Table(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSocketIsNotTakenFromOthers(t *testing.T) {
 	agent := newFake(t)
 	client, path := serve(t, agent)
@@ -457,6 +477,23 @@ func TestClientTriesAgainWithTheSameID(t *testing.T) {
 	}
 	if got := ids(); len(got) != 3 || got[0] == "" || got[0] != got[1] || got[1] != got[2] {
 		t.Errorf("ids of the attempts: %q, want three equal ones", got)
+	}
+}
+
+// TestAnswerAfterSilence: the attempt without an answer may have been carried out.
+func TestAnswerAfterSilence(t *testing.T) {
+	for kind, want := range map[Kind]Kind{NoLeader: Unknown, Timeout: Unknown, Internal: Unknown, Invalid: Invalid, Exists: Exists} {
+		agent := newFake(t)
+		agent.err = NewProblem(kind, "as it is now")
+		doc := agent.view.Table.Document()
+		client, _ := breaking(t, 1, NewServer(agent, nil).Handler())
+		if _, err := client.Write(t.Context(), Write{Replace: &doc}); KindOf(err) != want {
+			t.Errorf("%s after silence gives %v (%s), want %s", kind, err, KindOf(err), want)
+		}
+		client, _ = breaking(t, 0, NewServer(agent, nil).Handler())
+		if _, err := client.Write(t.Context(), Write{Replace: &doc}); KindOf(err) != kind {
+			t.Errorf("%s at once gives %v (%s)", kind, err, KindOf(err))
+		}
 	}
 }
 

@@ -104,7 +104,7 @@ func (c *Client) do(ctx context.Context, method, path string, header http.Header
 		answer, err := c.once(wait, method, target, header, body, out)
 		var p *Problem
 		if err == nil || errors.As(err, &p) {
-			return answer, err
+			return answer, afterSilence(p, sent && method != http.MethodGet, err)
 		}
 		var unreached *notReached
 		sent = sent || !errors.As(err, &unreached)
@@ -112,6 +112,19 @@ func (c *Client) do(ctx context.Context, method, path string, header http.Header
 			return nil, c.noAnswer(err, sent && method != http.MethodGet)
 		}
 	}
+}
+
+// afterSilence corrects an answer that came after an attempt without one, which may
+// have arrived: that nothing was done is said of the last attempt only.
+func afterSilence(p *Problem, silence bool, err error) error {
+	if !silence || p == nil {
+		return err
+	}
+	switch p.Kind {
+	case NoLeader, Timeout, Internal:
+		return NewProblem(Unknown, "the agent did not answer at first, and then: "+p.Detail)
+	}
+	return err
 }
 
 // once makes one attempt. The error is a Problem when the agent answered with one.

@@ -37,8 +37,15 @@ func listen(path string, log *slog.Logger) (net.Listener, error) {
 		return nil, fmt.Errorf("directory of the socket: %w", err)
 	}
 	defer os.RemoveAll(private)
+	dir, err := os.Open(private)
+	if err != nil {
+		return nil, fmt.Errorf("directory of the socket: %w", err)
+	}
+	defer dir.Close()
 	made := filepath.Join(private, "s")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	// By the descriptor, since the kernel takes only 107 bytes and path may use them.
+	short := fmt.Sprintf("/proc/self/fd/%d/s", dir.Fd())
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}

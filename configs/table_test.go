@@ -211,7 +211,7 @@ func drawDocument(t *rapid.T) ipvs.Document {
 		}
 	}
 	if rapid.Bool().Draw(t, "timeouts") {
-		doc.Timeouts = &ipvs.Timeouts{TCP: 900, TCPFin: 61, UDP: ipvs.MaxTimeout}
+		doc.Timeouts = &ipvs.Timeouts{TCP: 900, TCPFin: 61, UDP: ipvs.MaxConnectionTimeout}
 	}
 	keys := []string{"tcp://10.9.0.1:80", "udp://10.9.0.1:53", "sctp://[2001:db8::1]:9", "fwmark://7", "fwmark6://4294967295"}
 	for _, k := range keys[:rapid.IntRange(0, len(keys)).Draw(t, "services")] {

@@ -81,20 +81,10 @@ func (s Sync) document() syncDocument {
 // MarshalJSON writes the document form, with "enabled" always present.
 func (s Sync) MarshalJSON() ([]byte, error) { return json.Marshal(s.document()) }
 
-// MarshalYAML writes the document form.
-func (s Sync) MarshalYAML() (any, error) { return s.document(), nil }
-
 // UnmarshalJSON reads the document form; unknown fields are errors.
 func (s *Sync) UnmarshalJSON(b []byte) error {
-	return s.unmarshal(func(v any) error { return strictJSON(b, v) })
-}
-
-// UnmarshalYAML reads the document form.
-func (s *Sync) UnmarshalYAML(decode func(any) error) error { return s.unmarshal(decode) }
-
-func (s *Sync) unmarshal(decode func(any) error) error {
 	var doc syncDocument
-	if err := decode(&doc); err != nil {
+	if err := strictJSON(b, &doc); err != nil {
 		return err
 	}
 	*s = Sync{Disabled: doc.Enabled != nil && !*doc.Enabled, Group: doc.Group, Group6: doc.Group6, Port: doc.Port, TTL: doc.TTL, MaxLen: doc.MaxLen}

@@ -132,17 +132,6 @@ func (d *Destination) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// UnmarshalYAML reads a destination over DefaultDestination.
-func (d *Destination) UnmarshalYAML(decode func(any) error) error {
-	type plain Destination
-	p := plain(DefaultDestination)
-	if err := decode(&p); err != nil {
-		return err
-	}
-	*d = Destination(p)
-	return nil
-}
-
 // bare returns d without what the kernel does not hold.
 func (d Destination) bare() Destination {
 	d.Name, d.Comment = "", ""

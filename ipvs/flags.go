@@ -90,18 +90,8 @@ func (f Flags) MarshalJSON() ([]byte, error) { return json.Marshal(f.Names()) }
 
 // UnmarshalJSON reads a list of names.
 func (f *Flags) UnmarshalJSON(b []byte) error {
-	return f.unmarshal(func(v any) error { return json.Unmarshal(b, v) })
-}
-
-// MarshalYAML writes the list of names.
-func (f Flags) MarshalYAML() (any, error) { return f.Names(), nil }
-
-// UnmarshalYAML reads a list of names.
-func (f *Flags) UnmarshalYAML(decode func(any) error) error { return f.unmarshal(decode) }
-
-func (f *Flags) unmarshal(decode func(any) error) error {
 	var names []string
-	if err := decode(&names); err != nil {
+	if err := json.Unmarshal(b, &names); err != nil {
 		return err
 	}
 	*f = 0

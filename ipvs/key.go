@@ -33,7 +33,8 @@ func ServiceMarked(f Family, mark uint32) ServiceKey {
 
 // ParseServiceKey reads tcp://ADDR:PORT, udp://ADDR:PORT, sctp://ADDR:PORT (IPv6
 // addresses in brackets), fwmark://MARK (IPv4) or fwmark6://MARK (IPv6). Names are
-// not resolved.
+// not resolved. It also reads protocol-NUMBER://ADDR:PORT, the form of a service
+// that others made for a protocol which Validate refuses.
 func ParseServiceKey(s string) (ServiceKey, error) {
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok {
@@ -57,6 +58,12 @@ func ParseServiceKey(s string) (ServiceKey, error) {
 		}
 		return ServiceMarked(IPv4, uint32(mark)), nil
 	default:
+		number, ok := strings.CutPrefix(scheme, "protocol-")
+		n, err := strconv.ParseUint(number, 10, 16)
+		if ok && err == nil {
+			p = Protocol(n)
+			break
+		}
 		return ServiceKey{}, fmt.Errorf("service %q: unknown scheme %q, want tcp, udp, sctp, fwmark or fwmark6", s, scheme)
 	}
 	ap, err := netip.ParseAddrPort(rest)

@@ -16,6 +16,11 @@ type Seconds uint32
 // times larger would wrap.
 const MaxTimeout Seconds = 31 * 24 * 3600
 
+// MaxConnectionTimeout is the longest of the three connection timeouts, 24 days:
+// the kernel refuses what exceeds 2^31 of its ticks, and some kernels have 1000 a
+// second.
+const MaxConnectionTimeout Seconds = 24 * 24 * 3600
+
 // Duration returns s as a time.Duration.
 func (s Seconds) Duration() time.Duration { return time.Duration(s) * time.Second }
 
@@ -71,10 +76,10 @@ func (s *Seconds) UnmarshalJSON(b []byte) error {
 	return s.UnmarshalText([]byte(text))
 }
 
-// check reports a timeout outside 0..MaxTimeout.
-func (s Seconds) check() error {
-	if s > MaxTimeout {
-		return fmt.Errorf("%s is longer than the limit of %d days", s, MaxTimeout/(24*3600))
+// check reports a timeout above limit.
+func (s Seconds) check(limit Seconds) error {
+	if s > limit {
+		return fmt.Errorf("%s is longer than the limit of %d days", s, limit/(24*3600))
 	}
 	return nil
 }

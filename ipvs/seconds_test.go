@@ -26,13 +26,13 @@ func TestSeconds(t *testing.T) {
 }
 
 func TestServiceKeyText(t *testing.T) {
-	for _, text := range []string{"tcp://10.9.0.1:80", "udp://[2001:db8::1]:53", "sctp://10.9.0.1:0", "fwmark://7", "fwmark6://4294967295"} {
+	for _, text := range []string{"tcp://10.9.0.1:80", "udp://[2001:db8::1]:53", "sctp://10.9.0.1:0", "fwmark://7", "fwmark6://4294967295", "protocol-1://10.9.0.1:8"} {
 		key, err := ipvs.ParseServiceKey(text)
 		if err != nil || key.String() != text {
 			t.Errorf("ParseServiceKey(%q) = %s, %v", text, key, err)
 		}
 	}
-	for _, text := range []string{"", "10.9.0.1:80", "http://10.9.0.1:80", "tcp://10.9.0.1", "tcp://localhost:80", "tcp://10.9.0.1:65536", "fwmark://-1", "fwmark://4294967296"} {
+	for _, text := range []string{"", "10.9.0.1:80", "http://10.9.0.1:80", "protocol-65536://10.9.0.1:80", "tcp://10.9.0.1", "tcp://localhost:80", "tcp://10.9.0.1:65536", "fwmark://-1", "fwmark://4294967296"} {
 		if key, err := ipvs.ParseServiceKey(text); err == nil {
 			t.Errorf("ParseServiceKey(%q) = %s, want an error", text, key)
 		}

@@ -125,7 +125,7 @@ func (p Persistence) validateIn(s *Service) error {
 		}
 		return f.err()
 	}
-	f.add("timeout", p.Timeout.check())
+	f.add("timeout", p.Timeout.check(MaxTimeout))
 	switch s.Key.Family {
 	case IPv4:
 		if p.Prefix != 0 {
@@ -155,6 +155,9 @@ func (p Persistence) validateIn(s *Service) error {
 func (d Destination) validateIn(s *Service) error {
 	var f fields
 	f.add("address", checkUnicast(d.Addr.Addr()))
+	if a := d.Addr.Addr(); a.Is6() && a.IsLinkLocalUnicast() {
+		f.addf("address", "%s is link-local: the kernel could not tell on which link", a)
+	}
 	f.addAll("", checkTexts(d.Name, d.Comment))
 	switch d.Forward {
 	case Masq, DRoute, Tunnel:
@@ -246,9 +249,9 @@ func (s Sync) Validate() error {
 // section.
 func (t Timeouts) Validate() error {
 	var f fields
-	f.add("tcp", t.TCP.check())
-	f.add("tcp_fin", t.TCPFin.check())
-	f.add("udp", t.UDP.check())
+	f.add("tcp", t.TCP.check(MaxConnectionTimeout))
+	f.add("tcp_fin", t.TCPFin.check(MaxConnectionTimeout))
+	f.add("udp", t.UDP.check(MaxConnectionTimeout))
 	return f.err()
 }
 
