@@ -12,6 +12,9 @@ GOFUMPT     := go tool -modfile=tools/gofumpt/go.mod gofumpt
 # The tests on a real kernel fail, rather than skip, when there is none.
 on-kernel = CGO_ENABLED=0 IPVS_HA_REAL_KERNEL=required go test -count=1 -p 1 $(SELECT)
 
+on-lab    = IPVS_HA_BIN=$(CURDIR)/bin/ipvs-ha $(on-kernel)
+lab-files = --file $(CURDIR)/bin/ipvs-ha --file $(CURDIR)/e2e/demo
+
 .NOTPARALLEL:
 .PHONY: help build demo test lint unit kernel e2e guest fmt clean
 
@@ -32,14 +35,16 @@ lint: ## go vet, staticcheck, gofumpt
 	$(STATICCHECK) ./...
 	@files=$$($(GOFUMPT) -l .); [ -z "$$files" ] || { echo "not formatted (make fmt):" $$files; exit 1; }
 
-unit: guest ## all tests that need no privilege, with the race detector
+unit: ## all tests that need no privilege, with the race detector
+	@command -v gcc >/dev/null || e2e/guest/install
 	CGO_ENABLED=1 go test -race $(SELECT) ./...
 
 kernel: guest ## the conformance suite and the converge loop on a real kernel
 	$(on-kernel) -timeout 10m -exec '$(GUEST) --timeout 600 --' ./kernel/... ./reconcile
 
 e2e: build guest ## whole clusters on a real kernel
-	IPVS_HA_BIN=$(CURDIR)/bin/ipvs-ha $(on-kernel) -timeout 15m -exec '$(GUEST) --timeout 900 --file $(CURDIR)/bin/ipvs-ha --file $(CURDIR)/e2e/demo --' ./e2e
+	$(on-lab) -timeout 15m -exec '$(GUEST) --timeout 900 $(lab-files) --' ./e2e
+	IPVS_HA_WITHOUT=mh $(on-lab) -timeout 5m -run TestMissingScheduler -exec '$(GUEST) --timeout 300 $(lab-files) --without ip_vs_mh --' ./e2e
 
 guest: ## what the tests need from the distribution
 	e2e/guest/install

@@ -22,8 +22,12 @@ func (a *Agent) openKernel(ctx context.Context, opts Options) (reconcile.Kernel,
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the kernel's IPVS: %w", err)
 	}
+	if !opts.Dev {
+		return client, client.Close, nil
+	}
 	_, err = client.Info(ctx)
-	if err == nil || !opts.Dev {
+	if err == nil {
+		a.log.Warn("this machine's own kernel is programmed, and keeps the table when the agent stops")
 		return client, client.Close, nil
 	}
 	if !errors.Is(err, kernel.ErrNoModule) && !errors.Is(err, os.ErrPermission) {

@@ -12,9 +12,12 @@ import (
 
 	"github.com/mdlayher/genetlink"
 	"github.com/mdlayher/netlink"
+	"go.uber.org/goleak"
 
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeKernel answers sockets. Its fields are written between requests only.
 type fakeKernel struct {

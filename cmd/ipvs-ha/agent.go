@@ -28,7 +28,9 @@ func agentCommand() *cobra.Command {
 in the kernel.
 
 --dev runs one director alone, without any file; where there is no ip_vs, or no right
-to use it, it keeps the table in memory and says so.`,
+to use it, its kernel is one in memory, and it says so. Its table comes back with the
+next --dev, until its directory under /tmp is removed.
+The exit status is 5 for a node that was removed from its cluster.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dev == (file != "") {
@@ -38,11 +40,10 @@ to use it, it keeps the table in memory and says so.`,
 			if err != nil {
 				return err
 			}
-			cfg, clean, err := load(file, dev)
+			cfg, err := load(file, dev)
 			if err != nil {
 				return err
 			}
-			defer clean()
 			if check {
 				return nil
 			}
@@ -64,34 +65,26 @@ to use it, it keeps the table in memory and says so.`,
 	return cmd
 }
 
-// load reads the configuration and returns what cleans up after it.
-func load(file string, dev bool) (configs.Config, func(), error) {
+func load(file string, dev bool) (configs.Config, error) {
 	if dev {
 		return devConfig()
 	}
-	cfg, err := configs.Load(file)
-	return cfg, func() {}, err
+	return configs.Load(file)
 }
 
-// devConfig makes the configuration of --dev. The socket has a fixed place, so that
-// the command line finds it; the data directory is new each time, as the table in
-// memory is.
-func devConfig() (configs.Config, func(), error) {
+// devConfig makes the configuration of --dev. Socket and data have a fixed place:
+// the command line finds the one, and the next --dev by the other what this one has
+// left in a real kernel.
+func devConfig() (configs.Config, error) {
 	name := "ipvs-ha-dev"
 	if uid := os.Getuid(); uid != 0 {
 		name += "-" + strconv.Itoa(uid)
 	}
 	dir := filepath.Join(os.TempDir(), name)
 	if err := ownDirectory(dir); err != nil {
-		return configs.Config{}, nil, fmt.Errorf("directory of --dev: %w", err)
+		return configs.Config{}, fmt.Errorf("directory of --dev: %w", err)
 	}
-	cfg := configs.Dev(dir)
-	data, err := os.MkdirTemp(dir, "data-")
-	if err != nil {
-		return configs.Config{}, nil, fmt.Errorf("directory of --dev: %w", err)
-	}
-	cfg.DataDir = data
-	return cfg, func() { os.RemoveAll(data) }, nil
+	return configs.Dev(dir), nil
 }
 
 // ownDirectory makes dir. Where everybody may write, somebody else may have made it

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ipvs-ha/ipvs-ha/api"
+	"github.com/ipvs-ha/ipvs-ha/cluster"
 )
 
 // The exit statuses that scripts may rely on.
@@ -22,6 +23,7 @@ const (
 	exitUsage   = 2
 	exitUnknown = 3 // the outcome is unknown
 	exitPending = 4 // committed, but not yet in every kernel
+	exitRemoved = 5 // of the agent: the node was removed from its cluster
 )
 
 const defaultAPI = "unix:///run/ipvs-ha/api.sock"
@@ -50,6 +52,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return exitUsage
 	case api.KindOf(err) == api.Unknown:
 		return exitUnknown
+	case errors.Is(err, cluster.ErrRemoved):
+		return exitRemoved
 	}
 	return exitFailed
 }
@@ -86,13 +90,12 @@ type options struct {
 func newRoot() *cobra.Command {
 	var o options
 	root := &cobra.Command{
-		Use:               "ipvs-ha",
-		Short:             "Highly available IPVS load balancers: one table, every kernel",
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		Args:              cobra.NoArgs,
-		RunE:              group,
+		Use:           "ipvs-ha",
+		Short:         "Highly available IPVS load balancers: one table, every kernel",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          group,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(agentCommand(), versionCommand(), manCommand(root))

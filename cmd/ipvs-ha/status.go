@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ipvs-ha/ipvs-ha/api"
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
 func statusCommand(o *options) *cobra.Command {
@@ -63,11 +64,29 @@ func printStatus(out io.Writer, s api.Status) error {
 			fmt.Fprintf(out, "\n%s: %s", n.Name, strings.TrimPrefix(e.Object+": "+e.Message, ": "))
 		}
 	}
+	for _, n := range s.Nodes {
+		if len(n.ForeignServices) > 0 {
+			fmt.Fprintf(out, "\n%s: not in the table: %s", n.Name, listed(n.ForeignServices, n.Foreign))
+		}
+	}
 	for _, warning := range s.Warnings {
 		fmt.Fprintf(out, "\nwarning: %s", warning)
 	}
 	_, err := fmt.Fprintln(out)
 	return err
+}
+
+// listed names the first of total services.
+func listed(services []ipvs.ServiceKey, total int) string {
+	const most = 8
+	var names []string
+	for _, k := range services[:min(len(services), most)] {
+		names = append(names, k.String())
+	}
+	if more := total - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(names, ", ")
 }
 
 func printJSON(out io.Writer, v any) error {

@@ -23,10 +23,9 @@ func versionCommand() *cobra.Command {
 // manCommand writes man pages from the same tree as the help texts.
 func manCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
-		Use:    "man DIRECTORY",
-		Short:  "Write the man pages",
-		Args:   cobra.ExactArgs(1),
-		Hidden: true,
+		Use:   "man DIRECTORY",
+		Short: "Write the man pages",
+		Args:  cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err
