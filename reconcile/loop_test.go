@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -106,6 +107,53 @@ func TestWaitApplied(t *testing.T) {
 		defer cancel()
 		if err := l.WaitApplied(ctx, 10); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("revision 10: %v", err)
+		}
+		stop()
+	})
+}
+
+// TestAKernelThatIgnoresSettings: what an old kernel drops silently becomes an error
+// instead of somebody's drift for ever.
+func TestAKernelThatIgnoresSettings(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		k := memkernel.New(memkernel.WithoutTunnelOptions())
+		l, stop := runLoop(t, Config{Kernel: k, Interfaces: interfaces{"eth0": 2}, DataDir: dir})
+		d := desired(t, 1, "tcp://10.9.0.1:80")
+		key := parseService(t, "tcp://10.9.0.1:80").Key
+		gue := ipvs.Destination{Addr: netip.MustParseAddrPort("10.8.0.1:80"), Forward: ipvs.Tunnel, Tunnel: ipvs.TunnelOptions{Type: ipvs.GUE, Port: 6080}}
+		var err error
+		if d.Table, err = d.Table.Apply(ipvs.Change{Op: ipvs.AddDestination, Key: key, Destination: &gue}); err != nil {
+			t.Fatal(err)
+		}
+		l.Set(d)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		s := l.Status()
+		if s.Converged || len(s.Errors) != 1 || !strings.Contains(s.Errors[0].Object, "10.8.0.1:80") || !strings.Contains(s.Errors[0].Message, "does not keep") {
+			t.Errorf("status %+v", s)
+		}
+		before := s.DriftRepaired
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s = l.Status(); s.DriftRepaired != before || s.Converged {
+			t.Errorf("%d repairs, then %d, converged %t", before, s.DriftRepaired, s.Converged)
+		}
+		// Somebody who undoes an edit in every round is another matter.
+		d = desired(t, 2, "tcp://10.9.0.1:80,10.8.0.1*3")
+		l.Set(d)
+		for range 5 {
+			time.Sleep(11 * time.Second)
+			synctest.Wait()
+			weight := ipvs.Destination{Addr: gue.Addr, Forward: ipvs.Masq, Weight: 9}
+			if err := k.ByHand().SetDestination(t.Context(), key, weight); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		if s = l.Status(); !s.Converged || s.DriftRepaired != before+5 {
+			t.Errorf("status %+v, want 5 more repairs than %d", s, before)
 		}
 		stop()
 	})

@@ -26,6 +26,7 @@ type believed struct {
 	failing map[ipvs.ServiceKey]bool // its services that are not as desired; only repair tries them again
 	refused []ObjectError            // what the last repair left undone
 	foreign []ipvs.ServiceKey        // found by the last repair
+	made    []ipvs.Change            // by the last repair
 	read    time.Time                // when that had read the kernel
 
 	daemon  ipvs.Daemon // as wanted by the last call of the syncer
@@ -114,6 +115,10 @@ func (l *Loop) repair(ctx context.Context, d Desired, before believed, o *outcom
 	l.believed.foreign, l.believed.read = plan.Foreign, time.Now()
 	changes, unclaimed, claimErr := l.claim(plan.Changes, plan.Claim)
 	a := l.apply(ctx, changes)
+	l.believed.made = a.done
+	if again := repeated(before.made, a.done); len(again) > 0 {
+		l.lookAgain(ctx, want, again, &a)
+	}
 	o.surprise = a.surprise
 	l.release(a.done)
 	timed, timeoutsErr := l.reconcileTimeouts(ctx, want.Timeouts())

@@ -81,6 +81,9 @@ func (k *Kernel) setDestination(s *service, r kernel.Request) syscall.Errno {
 		return syscall.EINVAL
 	}
 	d.Name, d.Comment = "", ""
+	if k.noTunnels {
+		d.Tunnel = ipvs.TunnelOptions{}
+	}
 	s.destinations[d.Addr] = d
 	return 0
 }

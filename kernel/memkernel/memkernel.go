@@ -23,6 +23,7 @@ type state struct {
 	daemons    map[ipvs.DaemonState]ipvs.Daemon
 	timeouts   ipvs.Timeouts
 	schedulers map[string]bool
+	noTunnels  bool
 	interfaces map[string]Interface // nil: every name is one
 	refuse     func(op, object string) error
 }
@@ -40,6 +41,12 @@ type Option func(*state)
 // WithoutScheduler takes a scheduler away, as if its module were not installed.
 func WithoutScheduler(name string) Option {
 	return func(s *state) { delete(s.schedulers, name) }
+}
+
+// WithoutTunnelOptions makes the kernel ignore the type and options of tunnels, as
+// Linux before 5.2 does.
+func WithoutTunnelOptions() Option {
+	return func(s *state) { s.noTunnels = true }
 }
 
 // WithInterfaces says which interfaces there are. Without it there is one of every
