@@ -15,6 +15,7 @@ import (
 const (
 	maxWaiters   = 64               // nodes that want in but may not yet
 	waiterExpiry = 10 * time.Second // one that no longer asks is forgotten
+	maxRemoved   = 256              // ids that this node has removed, remembered while it runs
 	caughtUpGap  = 64               // log entries a node may lack to become a voter
 	askTimeout   = 500 * time.Millisecond
 )
@@ -91,7 +92,9 @@ func (n *Node) admit(ctx context.Context, request joinRequest) (reason string, e
 		}
 		return n.move(ctx, s, request.entry)
 	}
-	if request.Member {
+	// A node that was removed soon after it came may not have noted that it was a
+	// member.
+	if request.Member || slices.Contains(n.removed, request.ID) {
 		return "", fmt.Errorf("node %s (%s): %w", request.ID, request.Name, ErrRemoved)
 	}
 	for _, s := range n.servers() {

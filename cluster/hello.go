@@ -117,7 +117,9 @@ func (n *Node) adopt(clusterID string) string {
 		case r.ClusterID != "" || r.Pledge == nil || r.Pledge.ClusterID != clusterID:
 			return fmt.Errorf("this node is not part of cluster %q yet", clusterID)
 		}
-		r.ClusterID = clusterID
+		// Raft speaks to those in the configuration only, and of the pledged these are
+		// the founding voters.
+		r.ClusterID, r.Member = clusterID, true
 		return nil
 	})
 	if err != nil {

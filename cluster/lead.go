@@ -217,6 +217,10 @@ func (n *Node) removeServer(ctx context.Context, id raft.ServerID) error {
 	if err := n.checkQuorum(ctx, id); err != nil {
 		return err
 	}
+	n.removed = append(n.removed, string(id))
+	if len(n.removed) > maxRemoved {
+		n.removed = slices.Delete(n.removed, 0, 1)
+	}
 	return n.change(ctx, func(r *raft.Raft) raft.IndexFuture {
 		return r.RemoveServer(id, 0, opTimeout)
 	})

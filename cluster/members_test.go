@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"os"
 	"strings"
@@ -90,6 +91,25 @@ func TestRemovedWhileOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	formed(t, leader, asks, b.run(cfg))
+}
+
+// TestRemovedBeforeItNoticed: a node that is removed at once after it became a
+// voter may know nothing of that, and asks to join as if it were new.
+func TestRemovedBeforeItNoticed(t *testing.T) {
+	t.Parallel()
+	_, nodes := three(t, nil)
+	leader, followers := leaderOf(nodes...)
+	gone := followers[0].self()
+	if err := leader.RemoveMember(t.Context(), gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, err := inLead(t.Context(), leader.Node, func(ctx context.Context) (string, error) {
+		return leader.admit(ctx, joinRequest{entry: gone})
+	})
+	if !errors.Is(err, ErrRemoved) {
+		t.Errorf("it asks to join: %v, want ErrRemoved", err)
+	}
+	<-followers[0].done
 }
 
 func TestRemovedWhileOff(t *testing.T) {

@@ -60,6 +60,8 @@ type Node struct {
 	stuckSince atomic.Pointer[time.Time] // first write refused by an unfinished transfer
 	barrier    atomic.Uint64             // the term whose barrier is done
 
+	removed []string // ids; of the goroutine that serves ops
+
 	waitersMu sync.Mutex
 	waiters   map[string]waiter // by id
 
