@@ -88,13 +88,23 @@ func (n *Node) answerJoin(ctx context.Context, body []byte) ([]byte, error) {
 func (n *Node) admit(ctx context.Context, request joinRequest) (reason string, err error) {
 	if s, ok := n.server(request.ID); ok {
 		if string(s.Address) == request.Address {
-			return "", nil
+			if request.Member {
+				return "", nil
+			}
+			return "", n.commitAll(ctx) // it will remember the answer for ever
 		}
 		return n.move(ctx, s, request.entry)
 	}
 	// A node that was removed soon after it came may not have noted that it was a
 	// member.
 	if request.Member || slices.Contains(n.removed, request.ID) {
+		// For ever, too: a removal that is not committed may never be.
+		if err := n.commitAll(ctx); err != nil {
+			return "", err
+		}
+		if _, ok := n.server(request.ID); ok {
+			return "", errAgain
+		}
 		return "", fmt.Errorf("node %s (%s): %w", request.ID, request.Name, ErrRemoved)
 	}
 	for _, s := range n.servers() {
@@ -147,7 +157,8 @@ func (n *Node) succeed(ctx context.Context, old raft.Server, e entry) (reason st
 // two processes run with copies of one data directory.
 func (n *Node) move(ctx context.Context, s raft.Server, e entry) (reason string, err error) {
 	if n.answers(ctx, entry{ID: e.ID, Address: string(s.Address)}) {
-		return fmt.Sprintf("node %s answers at %s and at %s: a data directory was copied; delete the copy", e.ID, s.Address, e.Address), nil
+		n.log.Error("two nodes run with copies of one data directory; the second one is told to stop", "node", e.Name, "id", e.ID, "first", s.Address, "second", e.Address)
+		return "", fmt.Errorf("%w: node %s answers at %s already, so that the one at %s stops; delete the copy", errCopied, e.ID, s.Address, e.Address)
 	}
 	if !n.answers(ctx, e) {
 		return fmt.Sprintf("the leader cannot reach this node at its new address %s", e.Address), nil

@@ -100,24 +100,29 @@ func (b *book) hearsay(list []entry) {
 }
 
 // keep forgets everyone who is not in members, and saves the rest when it changed.
+// It is for one goroutine.
 func (b *book) keep(members map[string]bool) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	for id := range b.entries {
 		if !members[id] {
 			delete(b.entries, id)
 			b.changed = true
 		}
 	}
-	if !b.changed {
-		return
-	}
-	list := slices.SortedFunc(maps.Values(b.entries), func(a, c entry) int { return strings.Compare(a.ID, c.ID) })
-	if err := writeFile(b.path, list); err != nil {
-		b.log.Warn("members' names are not saved", "error", err)
-		return
-	}
+	changed := b.changed
 	b.changed = false
+	b.mu.Unlock()
+	if !changed {
+		return
+	}
+	// Without the lock: raft asks for an address before each message, and a slow disk
+	// must not hold its heartbeats.
+	if err := writeFile(b.path, b.list()); err != nil {
+		b.log.Warn("members' names are not saved", "error", err)
+		b.mu.Lock()
+		b.changed = true
+		b.mu.Unlock()
+	}
 }
 
 // ServerAddr implements raft.ServerAddressProvider. The address carries the id, so

@@ -18,6 +18,8 @@ var (
 	// ErrRefused says that a peer or the cluster refuses, with the reason.
 	ErrRefused = errors.New("refused")
 
+	// errCopied says that two nodes run with one identity.
+	errCopied = errors.New("a data directory was copied")
 	// errAgain says that the node asked cannot do it (now), that nothing was
 	// done, and that the leader of the moment may be asked again.
 	errAgain = errors.New("not the leader")
@@ -40,6 +42,7 @@ var codes = map[code]error{
 	"removed":   ErrRemoved,
 	"not-found": ErrNotFound,
 	"refused":   ErrRefused,
+	"copied":    errCopied,
 	"again":     errAgain,
 }
 

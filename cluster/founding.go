@@ -33,6 +33,11 @@ func (n *Node) found(ctx context.Context, before *pledge, peers []hello) (waitin
 		rec = n.identity.get()
 	}
 	if n.cfg.Expect == 0 {
+		if rec.Pledge != nil { // its own proposal, of a former configuration
+			if err := n.takeBack(*rec.Pledge); err != nil {
+				return "", err
+			}
+		}
 		return "no cluster answers at the join addresses, and this node founds none (expect: 0)", nil
 	}
 	others, odd := n.fellows(peers)

@@ -30,6 +30,7 @@ type hello struct {
 	ClusterID string   `json:"cluster_id,omitempty"`
 	Member    bool     `json:"member,omitempty"`
 	LastIndex uint64   `json:"last_index"` // of its log
+	Term      uint64   `json:"term"`       // raft's
 	Pledge    *pledge  `json:"pledge,omitempty"`
 	Leader    *entry   `json:"leader,omitempty"` // nil: it knows none
 	Members   []entry  `json:"members,omitempty"`
@@ -50,7 +51,7 @@ func (n *Node) hello() hello {
 	if r == nil {
 		return h
 	}
-	h.LastIndex = r.LastIndex()
+	h.LastIndex, h.Term = r.LastIndex(), r.CurrentTerm()
 	if leader := n.leader(); leader.ID != "" {
 		h.Leader = &leader
 	}

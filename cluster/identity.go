@@ -20,8 +20,8 @@ type record struct {
 	ID        string `json:"id"`                   // this node, 16 hex digits
 	Cluster   string `json:"cluster"`              // the name under which the directory was made
 	ClusterID string `json:"cluster_id,omitempty"` // "" until a cluster is founded or joined
-	// Member is set once this node is a voter: from then on, not being in the
-	// leader's configuration means removed.
+	// Member is set once this node is a voter, or the leader says that it is in the
+	// committed configuration: from then on, not being in there means removed.
 	Member  bool `json:"member,omitempty"`
 	Removed bool `json:"removed,omitempty"`
 	// Pledge is this node's one promise to help found a cluster.
@@ -36,8 +36,9 @@ type identity struct {
 	dir  string
 	lock *os.File
 
-	mu  sync.Mutex
-	rec record
+	writing sync.Mutex // held by update, over the disk
+	mu      sync.Mutex // guards rec, never held over the disk
+	rec     record
 }
 
 // openIdentity locks dir and reads its record; a directory without one becomes a
@@ -100,15 +101,18 @@ func (i *identity) get() record {
 // update changes the record with f and returns the result once it is on disk. An
 // error of f, or of the disk, changes nothing.
 func (i *identity) update(f func(*record) error) (record, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	next := i.rec
+	i.writing.Lock()
+	defer i.writing.Unlock()
+	before := i.get()
+	next := before
 	if err := f(&next); err != nil {
-		return i.rec, err
+		return before, err
 	}
 	if err := i.save(next); err != nil {
-		return i.rec, err
+		return before, err
 	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	i.rec = next
 	return next, nil
 }

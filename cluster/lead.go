@@ -31,7 +31,7 @@ func inLead[T any](ctx context.Context, n *Node, f func(context.Context) (T, err
 	}
 	done := make(chan result, 1)
 	task := func(run context.Context) {
-		run, cancel := context.WithTimeout(run, opTimeout)
+		run, cancel := context.WithTimeout(run, n.opTime())
 		defer cancel()
 		defer context.AfterFunc(ctx, cancel)()
 		var r result
@@ -56,6 +56,9 @@ func inLead[T any](ctx context.Context, n *Node, f func(context.Context) (T, err
 		return none, fmt.Errorf("%w: %w", ErrUnknown, ctx.Err())
 	}
 }
+
+// opTime bounds an op; a transfer may take two elections.
+func (n *Node) opTime() time.Duration { return opTimeout + 2*n.cfg.Profile.Election }
 
 // runLead does what a leader must do for the membership, whenever this node leads.
 // It looks at what is, not at what has happened.
@@ -105,7 +108,7 @@ func (n *Node) promote(ctx context.Context) {
 		hctx, cancel := context.WithTimeout(ctx, askTimeout)
 		h, err := n.askHello(hctx, e.ID, e.Address)
 		cancel()
-		if err != nil || h.LastIndex+caughtUpGap < n.raft.Load().LastIndex() {
+		if err != nil || !n.caughtUp(h) {
 			continue
 		}
 		cctx, cancel := context.WithTimeout(ctx, opTimeout)
@@ -124,7 +127,7 @@ func (n *Node) promote(ctx context.Context) {
 
 // giveAway transfers leadership from a witness to a director.
 func (n *Node) giveAway(ctx context.Context) {
-	if !n.cfg.Witness {
+	if !n.cfg.Witness || time.Now().Before(n.keepUntil) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
@@ -135,12 +138,14 @@ func (n *Node) giveAway(ctx context.Context) {
 	}
 	if err := n.transferTo(ctx, best); err != nil {
 		n.log.Info("a witness leads, and could not give leadership away yet", "to", best.Name, "error", err)
+		n.keepUntil = time.Now().Add(stuckTimeout) // raft still works on it
 	}
 }
 
 // bestVoter returns the voter, other than this node, that is the best next leader:
-// one that answers, with the longest log. A witness counts only when told so and
-// when there is no director.
+// one that answers and has caught up, with the longest log. A witness counts only
+// when told so and when there is no director. Raft would wait for one that has not
+// caught up, refuse writes meanwhile, and give up.
 func (n *Node) bestVoter(ctx context.Context, witness bool) (best entry, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -155,7 +160,7 @@ func (n *Node) bestVoter(ctx context.Context, witness bool) (best entry, ok bool
 		}
 		wg.Go(func() {
 			h, err := n.askHello(ctx, string(s.ID), n.member(s).Address)
-			if err != nil || h.Witness && !witness {
+			if err != nil || h.Witness && !witness || !n.caughtUp(h) {
 				return
 			}
 			mu.Lock()
@@ -182,6 +187,9 @@ func (n *Node) bestVoter(ctx context.Context, witness bool) (best entry, ok bool
 	}).entry, true
 }
 
+// caughtUp reports whether a node that said h lacks little of this leader's log.
+func (n *Node) caughtUp(h hello) bool { return h.LastIndex+caughtUpGap >= n.raft.Load().LastIndex() }
+
 // transferTo hands leadership to a voter. When ctx ends first, the transfer may
 // still happen.
 func (n *Node) transferTo(ctx context.Context, e entry) error {
@@ -196,7 +204,7 @@ func (n *Node) transferTo(ctx context.Context, e entry) error {
 		return struct{}{}, r.LeadershipTransferToServer(s.ID, s.Address).Error()
 	})
 	if err != nil {
-		if n.isLeader() {
+		if n.isLeader() && !errors.Is(err, ErrUnknown) {
 			return fmt.Errorf("%w: leadership could not be given to %s: %v", ErrRefused, e.Name, err)
 		}
 		return fmt.Errorf("%w: transfer leadership to %s: %w", ErrUnknown, e.Name, err)

@@ -21,6 +21,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// cachedLogs is how many entries of the log are kept in memory for followers; each
+// may be as large as MaxCommand.
+const cachedLogs = 32
+
 // stopTimeout bounds how long raft may take to stop.
 const stopTimeout = 10 * time.Second
 
@@ -60,7 +64,9 @@ type Node struct {
 	stuckSince atomic.Pointer[time.Time] // first write refused by an unfinished transfer
 	barrier    atomic.Uint64             // the term whose barrier is done
 
-	removed []string // ids; of the goroutine that serves ops
+	// Of runLead alone.
+	removed   []string  // ids of members that this node has removed
+	keepUntil time.Time // a witness does not try to give leadership away before
 
 	waitersMu sync.Mutex
 	waiters   map[string]waiter // by id
@@ -231,7 +237,7 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.refuseCopy(ctx); err != nil {
 		return err
 	}
-	logs, err := raft.NewLogCache(512, n.store)
+	logs, err := raft.NewLogCache(cachedLogs, n.store)
 	if err != nil {
 		return err
 	}

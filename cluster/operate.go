@@ -82,8 +82,14 @@ func (n *Node) transferHere(ctx context.Context, who string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %s does not vote yet", ErrRefused, e.Name)
 	case e.Witness && (someDirector || !n.cfg.Witness):
 		return nil, fmt.Errorf("%w: %s is a witness, and a director is up", ErrRefused, e.Name)
-	case !n.answers(ctx, e):
+	}
+	hctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	switch h, err := n.askHello(hctx, e.ID, e.Address); {
+	case err != nil:
 		return nil, fmt.Errorf("%w: %s does not answer", ErrRefused, e.Name)
+	case !n.caughtUp(h):
+		return nil, fmt.Errorf("%w: %s has not caught up yet", ErrRefused, e.Name)
 	}
 	return []byte(e.ID), n.transferTo(ctx, e)
 }

@@ -161,7 +161,7 @@ func (n *Node) settle(ctx context.Context, before *pledge, peers []hello) (waiti
 		return fmt.Sprintf("%d different clusters named %s are reachable; this node joins none of them", len(clusters), n.cfg.Cluster), nil
 	}
 	waiting, err = n.join(ctx, rec, peers)
-	if _, member := n.server(n.id); member {
+	if s, member := n.server(n.id); member && string(s.Address) == n.cfg.advertised() {
 		waiting = ""
 	}
 	return waiting, err
@@ -170,6 +170,9 @@ func (n *Node) settle(ctx context.Context, before *pledge, peers []hello) (waiti
 // join asks the leader that the peers name to be a member, which is also how a
 // member learns that it was removed and tells that its address has changed.
 func (n *Node) join(ctx context.Context, rec record, peers []hello) (waiting string, err error) {
+	if n.isLeader() {
+		return n.moveSelf(ctx), nil
+	}
 	leader := entry{}
 	clusterID := rec.ClusterID
 	for _, h := range peers {
@@ -192,10 +195,33 @@ func (n *Node) join(ctx context.Context, rec record, peers []hello) (waiting str
 	switch {
 	case errors.Is(err, ErrRemoved):
 		return "", n.markRemoved()
+	case errors.Is(err, errCopied):
+		return "", fmt.Errorf("cluster %s: %w", n.cfg.Cluster, err)
 	case err != nil:
 		return fmt.Sprintf("asked %s to join: %v", cmp.Or(leader.Name, leader.Address), err), nil
 	}
+	if answer == "" && !rec.Member {
+		if _, err := n.identity.update(func(r *record) error { r.Member = true; return nil }); err != nil {
+			return "", err
+		}
+	}
 	return answer, nil
+}
+
+// moveSelf notes the new address of this node, which leads. It returns what is
+// waited for.
+func (n *Node) moveSelf(ctx context.Context) (waiting string) {
+	ctx, cancel := context.WithTimeout(ctx, n.opTime())
+	defer cancel()
+	_, err := inLead(ctx, n, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, n.change(ctx, func(r *raft.Raft) raft.IndexFuture {
+			return r.AddVoter(raft.ServerID(n.id), raft.ServerAddress(n.cfg.advertised()), 0, opTimeout)
+		})
+	})
+	if err != nil {
+		return fmt.Sprintf("note this node's new address %s: %v", n.cfg.advertised(), err)
+	}
+	return ""
 }
 
 // markMember notes for ever that this node has been a member. A voter in an

@@ -16,6 +16,7 @@ import (
 const (
 	maxConns         = 512 // accepted and open, all peers
 	maxConnsPerIP    = 64
+	maxConnsMember   = 384             // of a member's address: each client of its API may wait for us
 	handshakeTimeout = 3 * time.Second // TLS and preface, both ends
 	maxComplaints    = 128             // refusals that are remembered, to log each once
 )
@@ -94,7 +95,11 @@ func (p *port) admit(conn net.Conn) bool {
 	known := p.known(ip)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || p.perIP[ip] >= maxConnsPerIP || len(p.conns) >= maxConns && !known {
+	most := maxConnsPerIP
+	if known {
+		most = maxConnsMember
+	}
+	if p.closed || p.perIP[ip] >= most || len(p.conns) >= maxConns && !known {
 		return false
 	}
 	p.conns[conn] = ip

@@ -157,12 +157,7 @@ func (n *Node) proposeHere(ctx context.Context, cmd []byte) (index uint64, respo
 		future := r.Apply(cmd, enqueueTimeout)
 		return future, future.Error()
 	})
-	if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
-		now := time.Now()
-		n.stuckSince.CompareAndSwap(nil, &now)
-	} else if err == nil {
-		n.stuckSince.Store(nil)
-	}
+	n.noteTransfer(err)
 	if err != nil {
 		return 0, nil, classify(err)
 	}
@@ -173,20 +168,29 @@ func (n *Node) proposeHere(ctx context.Context, cmd []byte) (index uint64, respo
 	return future.Index(), response, nil
 }
 
+// noteTransfer remembers since when raft has refused writes because of a leadership
+// transfer; err is its answer to one.
+func (n *Node) noteTransfer(err error) {
+	if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+		now := time.Now()
+		n.stuckSince.CompareAndSwap(nil, &now)
+	} else if err == nil {
+		n.stuckSince.Store(nil)
+	}
+}
+
 // readIndexHere serves methodReadIndex on the leader. The state machine of a new
 // leader may lag behind its predecessor's, hence the barrier, once a term. From then
-// on it has applied whatever was answered, since it answers after applying.
-// VerifyLeader proves that the term was not over when the index was read. Raft's
+// on it has applied whatever was answered, since it answers after applying. Raft's
 // commit index will not do: it counts entries that no state machine ever sees.
 func (n *Node) readIndexHere(ctx context.Context) (uint64, error) {
-	r := n.raft.Load()
 	term, ok := n.leading()
 	if !ok {
 		return 0, errAgain
 	}
 	if n.barrier.Load() != term {
-		if _, err := await(ctx, func() (struct{}, error) { return struct{}{}, r.Barrier(enqueueTimeout).Error() }); err != nil {
-			return 0, fmt.Errorf("%w: %v", errAgain, err)
+		if err := n.commitAll(ctx); err != nil {
+			return 0, err
 		}
 		if now, ok := n.leading(); !ok || now != term {
 			return 0, errAgain
@@ -194,13 +198,62 @@ func (n *Node) readIndexHere(ctx context.Context) (uint64, error) {
 		n.barrier.Store(term)
 	}
 	index := n.cfg.Applied()
-	if _, err := await(ctx, func() (struct{}, error) { return struct{}{}, r.VerifyLeader().Error() }); err != nil {
-		return 0, fmt.Errorf("%w: %v", errAgain, err)
-	}
-	if now, ok := n.leading(); !ok || now != term {
-		return 0, errAgain
+	if err := n.proveTerm(ctx, term); err != nil {
+		return 0, err
 	}
 	return index, nil
+}
+
+// commitAll returns once everything in this leader's log is committed and applied
+// here, its newest configuration included. Errors match errAgain.
+func (n *Node) commitAll(ctx context.Context) error {
+	_, err := await(ctx, func() (struct{}, error) { return struct{}{}, n.raft.Load().Barrier(enqueueTimeout).Error() })
+	n.noteTransfer(err)
+	if err != nil {
+		return fmt.Errorf("%w: %v", errAgain, err)
+	}
+	return nil
+}
+
+// proveTerm returns nil when no later term than term had a leader when it was
+// called: a majority, asked since, is not beyond term. Raft's VerifyLeader is no
+// such proof, since it counts late answers to what it asked before. Errors match
+// errAgain.
+func (n *Node) proveTerm(ctx context.Context, term uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, n.probeTimeout())
+	defer cancel()
+	var others []raft.Server
+	voters, proofs := 0, 0
+	for _, s := range n.servers() {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if string(s.ID) == n.id {
+			proofs++
+		} else {
+			others = append(others, s)
+		}
+	}
+	answers := make(chan bool, len(others))
+	for _, s := range others {
+		go func() {
+			h, err := n.askHello(ctx, string(s.ID), n.member(s).Address)
+			answers <- err == nil && h.Term > 0 && h.Term <= term
+		}()
+	}
+	for range others {
+		if proofs > voters/2 {
+			break
+		}
+		if <-answers {
+			proofs++
+		}
+	}
+	if now, ok := n.leading(); !ok || now != term || proofs <= voters/2 {
+		return errAgain
+	}
+	return nil
 }
 
 // appendIndex and cutIndex carry an index (eight bytes, big endian) before a body.

@@ -105,6 +105,7 @@ func (r *requester) put(key string, conn net.Conn) {
 		conn.Close()
 		return
 	}
+	conn.SetDeadline(time.Time{})
 	r.idle[key] = append(r.idle[key], idleConn{conn, time.Now()})
 }
 

@@ -75,7 +75,11 @@ func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 	if !found {
 		id, host = "", string(address)
 	}
-	return s.dial(ctx, id, host)
+	conn, err := s.dial(ctx, id, host)
+	if err != nil {
+		return nil, err
+	}
+	return &patientConn{Conn: conn}, nil
 }
 
 type streamAddr string
