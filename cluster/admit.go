@@ -111,7 +111,7 @@ func (n *Node) admit(ctx context.Context, request joinRequest) (reason string, e
 		other := n.member(s)
 		sameName, sameAddress := other.Name == request.Name, other.Address == request.Address
 		switch {
-		case sameName && sameAddress:
+		case sameAddress && (sameName || other.Name == ""): // "": it was lost before it could be asked
 			return n.succeed(ctx, s, request.entry)
 		case sameAddress:
 			return fmt.Sprintf("%s is the address of member %s; if that node is gone for good, run members remove %s", other.Address, other.Name, other.Name), nil

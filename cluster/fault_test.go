@@ -123,9 +123,10 @@ func TestAnOldLeaderDoesNotRead(t *testing.T) {
 	defer close(held.pass)
 	defer held.shut.Store(false)
 	eventually(t, "an answer under way", func() bool { return held.held.Load() > 0 })
-	go func() {
-		_ = old.raft.Load().LeadershipTransferToServer(raft.ServerID(next.id), raft.ServerAddress(next.cfg.advertised())).Error()
-	}()
+	order := raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte(old.id), Addr: []byte(old.cfg.advertised())}}
+	if err := followers[1].transport.TimeoutNow(raft.ServerID(next.id), raft.ServerAddress(next.id+"@"+next.cfg.advertised()), &order, &raft.TimeoutNowResponse{}); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "the next leader", next.isLeader)
 	written := propose(t, next, "new")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)

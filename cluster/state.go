@@ -168,6 +168,9 @@ func (n *Node) member(s raft.Server) entry {
 		return n.self()
 	}
 	e := n.book.get(string(s.ID))
+	if h, ok := n.answered()[e.ID]; ok && e.Name == "" {
+		e = h.entry
+	}
 	e.Address = cmp.Or(e.Address, string(s.Address))
 	return e
 }
