@@ -38,7 +38,8 @@ func (a *Agent) follow(ctx context.Context) error {
 			if leaderTerm != state.Term && a.tryCatchUp(ctx) == nil {
 				leaderTerm = state.Term
 			}
-			if leaderTerm == state.Term {
+			now := a.node.State() // leadership may have moved, and another have answered
+			if now.IsLeader && leaderTerm == now.Term {
 				role = syncd.Active
 			} else {
 				retry.Reset(catchUpRetry)

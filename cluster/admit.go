@@ -158,7 +158,7 @@ func (n *Node) succeed(ctx context.Context, old raft.Server, e entry) (reason st
 func (n *Node) move(ctx context.Context, s raft.Server, e entry) (reason string, err error) {
 	if n.answers(ctx, entry{ID: e.ID, Address: string(s.Address)}) {
 		n.log.Error("two nodes run with copies of one data directory; the second one is told to stop", "node", e.Name, "id", e.ID, "first", s.Address, "second", e.Address)
-		return "", fmt.Errorf("%w: node %s answers at %s already, so that the one at %s stops; delete the copy", errCopied, e.ID, s.Address, e.Address)
+		return "", fmt.Errorf("%w: node %s answers at %s already, so that the one at %s stops; delete the copy", ErrCopied, e.ID, s.Address, e.Address)
 	}
 	if !n.answers(ctx, e) {
 		return fmt.Sprintf("the leader cannot reach this node at its new address %s", e.Address), nil

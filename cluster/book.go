@@ -27,6 +27,9 @@ type entry struct {
 type book struct {
 	path string
 	log  *slog.Logger
+	// configured returns the address of a member in raft's configuration, for one that
+	// has not spoken yet; "" when it is none.
+	configured func(id string) string
 
 	mu      sync.Mutex
 	entries map[string]entry // by id
@@ -128,5 +131,9 @@ func (b *book) keep(members map[string]bool) {
 // ServerAddr implements raft.ServerAddressProvider. The address carries the id, so
 // that a connection to a node that has taken over another's address is refused.
 func (b *book) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	return raft.ServerAddress(string(id) + "@" + b.get(string(id)).Address), nil
+	address := b.get(string(id)).Address
+	if address == "" {
+		address = b.configured(string(id))
+	}
+	return raft.ServerAddress(string(id) + "@" + address), nil
 }

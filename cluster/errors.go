@@ -13,13 +13,14 @@ var (
 	ErrTooLarge = errors.New("too large")
 	// ErrRemoved says that this node was removed from its cluster.
 	ErrRemoved = errors.New("this node was removed from the cluster")
+	// ErrCopied says that two nodes run with one identity, and that this one, which
+	// the members do not know, must stop for good.
+	ErrCopied = errors.New("a data directory was copied")
 	// ErrNotFound says that no member has that name or id.
 	ErrNotFound = errors.New("no such member")
 	// ErrRefused says that a peer or the cluster refuses, with the reason.
 	ErrRefused = errors.New("refused")
 
-	// errCopied says that two nodes run with one identity.
-	errCopied = errors.New("a data directory was copied")
 	// errAgain says that the node asked cannot do it (now), that nothing was
 	// done, and that the leader of the moment may be asked again.
 	errAgain = errors.New("not the leader")
@@ -42,7 +43,7 @@ var codes = map[code]error{
 	"removed":   ErrRemoved,
 	"not-found": ErrNotFound,
 	"refused":   ErrRefused,
-	"copied":    errCopied,
+	"copied":    ErrCopied,
 	"again":     errAgain,
 }
 

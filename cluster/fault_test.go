@@ -265,10 +265,15 @@ func TestOneOfTwoCopiesStops(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("both run on")
 	}
-	if !errors.Is(back.err, errCopied) || !strings.Contains(back.err.Error(), "delete the copy") {
+	if !errors.Is(back.err, ErrCopied) || !strings.Contains(back.err.Error(), "delete the copy") {
 		t.Errorf("Run: %v, want words about a copy", back.err)
 	}
 	formed(t, leader, followers[1], copied)
+	cfg = original.cfg
+	cfg.FSM, cfg.Applied = &list{}, func() uint64 { return 0 }
+	if _, err := New(cfg); !errors.Is(err, ErrCopied) {
+		t.Errorf("it starts again: %v, want ErrCopied", err)
+	}
 }
 
 // TestExpectZeroWithdraws: others wait for a proposal as long as it stands.

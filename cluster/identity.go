@@ -24,6 +24,7 @@ type record struct {
 	// committed configuration: from then on, not being in there means removed.
 	Member  bool `json:"member,omitempty"`
 	Removed bool `json:"removed,omitempty"`
+	Copied  bool `json:"copied,omitempty"` // another node runs with this id
 	// Pledge is this node's one promise to help found a cluster.
 	Pledge *pledge `json:"pledge,omitempty"`
 	// Servers is the first configuration. Only the founder has it, and it is
@@ -43,7 +44,7 @@ type identity struct {
 
 // openIdentity locks dir and reads its record; a directory without one becomes a
 // new node. It fails when another process holds the directory, when it belongs to
-// another cluster, and with ErrRemoved when its node was removed.
+// another cluster, and with ErrRemoved or ErrCopied when its node must not come back.
 func openIdentity(dir, cluster string) (_ *identity, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
@@ -82,6 +83,9 @@ func openIdentity(dir, cluster string) (_ *identity, err error) {
 	}
 	if i.rec.Cluster != cluster {
 		return nil, fmt.Errorf("data directory %s belongs to cluster %q, not %q", dir, i.rec.Cluster, cluster)
+	}
+	if i.rec.Copied {
+		return nil, fmt.Errorf("data directory %s: %w, and another node runs with the copy; delete this one to join anew", dir, ErrCopied)
 	}
 	if i.rec.Removed {
 		return nil, fmt.Errorf("data directory %s: %w; delete the directory to join anew", dir, ErrRemoved)

@@ -45,6 +45,7 @@ type Node struct {
 	gossip   *gossip
 	began    time.Time
 
+	work      context.Context // while Run runs; set before anything is served
 	started   atomic.Bool
 	stopped   chan struct{} // closed when Run ends
 	closeOnce sync.Once
@@ -77,7 +78,7 @@ type Node struct {
 
 // New opens the data directory of a node. It starts nothing; Run does. It fails
 // when the configuration is invalid, when another process uses the directory, and
-// with ErrRemoved when the directory's node was removed from its cluster.
+// with ErrRemoved or ErrCopied when the directory's node must not come back.
 func New(cfg Config) (*Node, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -100,6 +101,7 @@ func New(cfg Config) (*Node, error) {
 		ops:       make(chan op),
 		waiters:   map[string]waiter{},
 	}
+	n.book.configured = func(id string) string { s, _ := n.server(id); return string(s.Address) }
 	waiting := "starting"
 	n.waiting.Store(&waiting)
 	n.raftCfg = n.raftConfig()
@@ -193,7 +195,8 @@ func (n *Node) ID() string { return n.id }
 
 // Run runs the node until ctx ends; then a leader gives leadership away first, and
 // Run returns nil. It returns an error that matches ErrRemoved when the node was
-// removed from its cluster, and other errors when a part fails. It may be called
+// removed from its cluster, ErrCopied when another node runs with its identity, and
+// other errors when a part fails. It may be called
 // once.
 func (n *Node) Run(ctx context.Context) error {
 	if n.started.Swap(true) {
@@ -207,6 +210,7 @@ func (n *Node) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, work := errgroup.WithContext(work)
+	n.work = work
 	n.port.serve = func(conn net.Conn, from preface) { n.serve(work, conn, from) }
 	err := n.start(ctx)
 	if err == nil {
@@ -258,20 +262,44 @@ func (n *Node) start(ctx context.Context) error {
 	return n.bootstrap(n.identity.get())
 }
 
-// refuseCopy fails when this node answers at the address where it was before: then
-// this process runs with a copy of its data directory.
+// refuseCopy fails when this node answers at another address already, where it was
+// before or where a member knows it: then this process runs with a copy of its data
+// directory.
 func (n *Node) refuseCopy(ctx context.Context) error {
 	last := n.book.get(n.id).Address
 	n.book.learn(n.self())
-	if last == "" || last == n.cfg.advertised() {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, n.probeTimeout())
 	defer cancel()
-	if _, err := n.askHello(ctx, n.id, last); err != nil {
-		return nil
+	addresses := make(chan string, 1+len(n.book.list()))
+	addresses <- last
+	var asked sync.WaitGroup
+	for _, e := range n.book.list() {
+		if e.ID == n.id {
+			continue
+		}
+		asked.Go(func() {
+			h, err := n.askHello(ctx, e.ID, e.Address)
+			if err != nil {
+				return
+			}
+			for _, known := range h.Members {
+				if known.ID == n.id {
+					addresses <- known.Address
+				}
+			}
+		})
 	}
-	return fmt.Errorf("node %s (%s) already runs at %s: this data directory is a copy; delete it", n.id, n.cfg.Node, last)
+	asked.Wait()
+	close(addresses)
+	for address := range addresses {
+		if address == "" || address == n.cfg.advertised() {
+			continue
+		}
+		if _, err := n.askHello(ctx, n.id, address); err == nil {
+			return fmt.Errorf("node %s (%s) already runs at %s: %w, and this one is a copy; delete it", n.id, n.cfg.Node, address, ErrCopied)
+		}
+	}
+	return nil
 }
 
 // observe passes on that raft has changed something.
@@ -346,7 +374,7 @@ func (n *Node) stopRaft() error {
 
 // serve serves one accepted connection.
 func (n *Node) serve(ctx context.Context, conn net.Conn, from preface) {
-	if from.ClusterID != "" && from.ClusterID == n.identity.get().ClusterID {
+	if from.ID != n.id && from.ClusterID != "" && from.ClusterID == n.identity.get().ClusterID {
 		n.book.moved(from.ID, from.Address)
 	}
 	if from.Stream == streamRaft {

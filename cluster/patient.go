@@ -10,6 +10,9 @@ import (
 // at least.
 const slowestRate = 1 << 20
 
+// mostPatience bounds what large messages add to a deadline.
+const mostPatience = time.Minute
+
 // A patientConn gives a large message more time. Raft sets one deadline for every
 // message, as short as its timers; a batch that cannot be carried and stored so
 // quickly would be sent again for ever, and nothing behind it would ever arrive.
@@ -30,6 +33,9 @@ func (c *patientConn) Write(p []byte) (int, error) {
 		c.until = now
 	}
 	c.until = c.until.Add(time.Duration(len(p)) * time.Second / slowestRate)
+	if most := now.Add(mostPatience); c.until.After(most) {
+		c.until = most
+	}
 	if c.read != 0 {
 		_ = c.Conn.SetReadDeadline(c.until.Add(c.read)) // a dead connection says so below
 	}
@@ -40,8 +46,12 @@ func (c *patientConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// SetDeadline implements net.Conn.
+// SetDeadline implements net.Conn. Raft sets both deadlines before it writes a
+// message whose answer it then waits for: nothing is under way.
 func (c *patientConn) SetDeadline(t time.Time) error {
+	c.mu.Lock()
+	c.until = time.Time{}
+	c.mu.Unlock()
 	if err := c.SetReadDeadline(t); err != nil {
 		return err
 	}

@@ -42,6 +42,7 @@ func (n *Node) runPeers(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		n.saveBook(answers)
 		forced := n.forced.Swap(false)
 		settled := n.settled()
 		waiting := ""
@@ -53,7 +54,6 @@ func (n *Node) runPeers(ctx context.Context) error {
 			}
 		}
 		n.waiting.Store(&waiting)
-		n.saveBook(answers)
 		n.requests.prune()
 		state := n.State()
 		state.LeaderAge = 0
@@ -195,8 +195,9 @@ func (n *Node) join(ctx context.Context, rec record, peers []hello) (waiting str
 	switch {
 	case errors.Is(err, ErrRemoved):
 		return "", n.markRemoved()
-	case errors.Is(err, errCopied):
-		return "", fmt.Errorf("cluster %s: %w", n.cfg.Cluster, err)
+	case errors.Is(err, ErrCopied):
+		_, saveErr := n.identity.update(func(r *record) error { r.Copied = true; return nil })
+		return "", errors.Join(fmt.Errorf("cluster %s: %w", n.cfg.Cluster, err), saveErr)
 	case err != nil:
 		return fmt.Sprintf("asked %s to join: %v", cmp.Or(leader.Name, leader.Address), err), nil
 	}

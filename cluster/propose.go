@@ -220,8 +220,6 @@ func (n *Node) commitAll(ctx context.Context) error {
 // such proof, since it counts late answers to what it asked before. Errors match
 // errAgain.
 func (n *Node) proveTerm(ctx context.Context, term uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, n.probeTimeout())
-	defer cancel()
 	var others []raft.Server
 	voters, proofs := 0, 0
 	for _, s := range n.servers() {
@@ -237,7 +235,9 @@ func (n *Node) proveTerm(ctx context.Context, term uint64) error {
 	}
 	answers := make(chan bool, len(others))
 	for _, s := range others {
-		go func() {
+		go func() { // it outlives this call: to cut an answer short costs a connection
+			ctx, cancel := context.WithTimeout(n.work, n.probeTimeout())
+			defer cancel()
 			h, err := n.askHello(ctx, string(s.ID), n.member(s).Address)
 			answers <- err == nil && h.Term > 0 && h.Term <= term
 		}()
@@ -246,8 +246,13 @@ func (n *Node) proveTerm(ctx context.Context, term uint64) error {
 		if proofs > voters/2 {
 			break
 		}
-		if <-answers {
-			proofs++
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", errAgain, ctx.Err())
+		case yes := <-answers:
+			if yes {
+				proofs++
+			}
 		}
 	}
 	if now, ok := n.leading(); !ok || now != term || proofs <= voters/2 {

@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	maxRequestTime = time.Minute      // a request without a deadline gets this one
+	requestTime    = time.Minute      // of a request without a deadline
+	maxRequestTime = 15 * time.Minute // that a called node works on one
 	requestIdle    = 30 * time.Second // an unused connection is closed by the caller
 	serverIdle     = 2 * requestIdle  // and, failing that, by the called node
 	messageTime    = 10 * time.Second // to read or write one message that has begun
@@ -40,8 +41,11 @@ type idleConn struct {
 // request has certainly not reached it, and has the identity of the peer's own
 // error when the peer answered with one.
 func (r *requester) do(ctx context.Context, id, address string, head requestHead, body []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, maxRequestTime)
-	defer cancel()
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, requestTime)
+		defer cancel()
+	}
 	if len(body) > maxBody {
 		return nil, fmt.Errorf("%w: body of %d bytes: %w", errNotSent, len(body), ErrTooLarge)
 	}

@@ -14,9 +14,10 @@ const maxBatch = 256
 
 // applied says what became of a list of changes.
 type applied struct {
-	done     []ipvs.Change // the kernel is as they say
+	done     []ipvs.Change // that made a difference: the kernel is as they say
 	refused  []ObjectError
 	failing  []ipvs.ServiceKey // the services of refused
+	found    bool              // what is carried out now was to be added, but was there
 	surprise bool              // something was there, or was missing, against belief
 	stalled  bool              // the kernel stopped answering; not everything was tried
 }
@@ -85,6 +86,7 @@ func (l *Loop) applyStage(ctx context.Context, changes []ipvs.Change, missing ma
 			err = errs[i]
 		}
 		switch {
+		case err == nil && a.found:
 		case err == nil:
 			a.done = append(a.done, c)
 		case c.Op == ipvs.AddService && errors.Is(err, os.ErrExist):
@@ -103,7 +105,8 @@ func (l *Loop) applyStage(ctx context.Context, changes []ipvs.Change, missing ma
 		}
 	}
 	if len(again) > 0 {
-		a.surprise = true
+		a.surprise, a.found = true, true
 		l.applyStage(ctx, again, missing, a)
+		a.found = false
 	}
 }

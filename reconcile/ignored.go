@@ -11,9 +11,9 @@ import (
 
 var errIgnored = errors.New("the kernel takes these settings but does not keep them; it may be too old for one of them")
 
-// repeated returns the edits that two repairs in a row have made alike: either
-// somebody undoes them, or the kernel does not know what they set. Kernels ignore
-// attributes that are newer than they are.
+// repeated returns the edits that say what had been written since the repair before
+// already: either somebody undoes it, or the kernel does not know what they set.
+// Kernels ignore attributes that are newer than they are.
 func repeated(last, now []ipvs.Change) []ipvs.Change {
 	var again []ipvs.Change
 	for _, c := range now {
@@ -24,8 +24,17 @@ func repeated(last, now []ipvs.Change) []ipvs.Change {
 	return again
 }
 
+// contains reports whether list has an addition or edit with the values of the edit c.
 func contains(list []ipvs.Change, c ipvs.Change) bool {
-	return slices.ContainsFunc(list, func(o ipvs.Change) bool { return reflect.DeepEqual(o, c) })
+	return slices.ContainsFunc(list, func(o ipvs.Change) bool {
+		switch o.Op {
+		case ipvs.AddService, ipvs.SetService:
+			return c.Op == ipvs.SetService && o.Key == c.Key && reflect.DeepEqual(o.Service, c.Service)
+		case ipvs.AddDestination, ipvs.SetDestination:
+			return c.Op == ipvs.SetDestination && o.Key == c.Key && reflect.DeepEqual(o.Destination, c.Destination)
+		}
+		return false
+	})
 }
 
 // lookAgain reads the kernel once more and takes those of the changes again that it

@@ -26,7 +26,7 @@ type believed struct {
 	failing map[ipvs.ServiceKey]bool // its services that are not as desired; only repair tries them again
 	refused []ObjectError            // what the last repair left undone
 	foreign []ipvs.ServiceKey        // found by the last repair
-	made    []ipvs.Change            // by the last repair
+	made    []ipvs.Change            // by the last repair and since
 	read    time.Time                // when that had read the kernel
 
 	daemon  ipvs.Daemon // as wanted by the last call of the syncer
@@ -85,6 +85,7 @@ func (l *Loop) change(ctx context.Context, want ipvs.Table) (surprise bool) {
 	}
 	changes, _, err := l.claim(changes, claim)
 	a := l.apply(ctx, changes)
+	l.believed.made = append(l.believed.made, a.done...)
 	l.release(a.done)
 	for _, k := range a.failing {
 		l.believed.failing[k] = true

@@ -30,7 +30,8 @@ in the kernel.
 --dev runs one director alone, without any file; where there is no ip_vs, or no right
 to use it, its kernel is one in memory, and it says so. Its table comes back with the
 next --dev, until its directory under /tmp is removed.
-The exit status is 5 for a node that was removed from its cluster.`,
+The exit status is 5 for a node that was removed from its cluster, or whose data
+directory is a copy of another's: it must not come back.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dev == (file != "") {

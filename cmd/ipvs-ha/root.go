@@ -23,7 +23,7 @@ const (
 	exitUsage   = 2
 	exitUnknown = 3 // the outcome is unknown
 	exitPending = 4 // committed, but not yet in every kernel
-	exitRemoved = 5 // of the agent: the node was removed from its cluster
+	exitRemoved = 5 // of the agent: the node was removed from its cluster, or is a copy of another
 )
 
 const defaultAPI = "unix:///run/ipvs-ha/api.sock"
@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return exitUsage
 	case api.KindOf(err) == api.Unknown:
 		return exitUnknown
-	case errors.Is(err, cluster.ErrRemoved):
+	case errors.Is(err, cluster.ErrRemoved), errors.Is(err, cluster.ErrCopied):
 		return exitRemoved
 	}
 	return exitFailed
