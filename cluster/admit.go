@@ -156,7 +156,9 @@ func (n *Node) succeed(ctx context.Context, old raft.Server, e entry) (reason st
 // move notes a member's new address, unless the old one still answers for it: then
 // two processes run with copies of one data directory.
 func (n *Node) move(ctx context.Context, s raft.Server, e entry) (reason string, err error) {
-	if n.answers(ctx, entry{ID: e.ID, Address: string(s.Address)}) {
+	first, cancel := context.WithTimeout(ctx, n.probeTimeout())
+	defer cancel()
+	if _, err := n.askHello(first, e.ID, string(s.Address)); err == nil {
 		n.log.Error("two nodes run with copies of one data directory; the second one is told to stop", "node", e.Name, "id", e.ID, "first", s.Address, "second", e.Address)
 		return "", fmt.Errorf("%w: node %s answers at %s already, so that the one at %s stops; delete the copy", ErrCopied, e.ID, s.Address, e.Address)
 	}

@@ -79,17 +79,6 @@ func (b *book) learn(e entry) {
 	}
 }
 
-// moved notes the address that a known node says it has now.
-func (b *book) moved(id, address string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if e, ok := b.entries[id]; ok && e.Address != address {
-		e.Address = address
-		b.entries[id] = e
-		b.changed = true
-	}
-}
-
 // hearsay notes what others say of nodes that have not spoken themselves.
 func (b *book) hearsay(list []entry) {
 	b.mu.Lock()

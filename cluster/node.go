@@ -374,9 +374,6 @@ func (n *Node) stopRaft() error {
 
 // serve serves one accepted connection.
 func (n *Node) serve(ctx context.Context, conn net.Conn, from preface) {
-	if from.ID != n.id && from.ClusterID != "" && from.ClusterID == n.identity.get().ClusterID {
-		n.book.moved(from.ID, from.Address)
-	}
 	if from.Stream == streamRaft {
 		n.streams.serve(conn)
 		return
