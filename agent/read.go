@@ -19,6 +19,11 @@ func (a *Agent) Table(ctx context.Context, stale bool) (api.TableView, error) {
 		}
 	}
 	state := a.machine.State()
+	if stale && state.Index() == 0 {
+		// Not an empty table: what its log holds is known to be committed only by a leader's
+		// word.
+		return api.TableView{}, api.NewProblem(api.NoLeader, "this node knows no table yet: it has not caught up with a leader since it started, or nothing was ever written")
+	}
 	view := api.TableView{Table: state.Table(), Revision: state.Revision(), Node: a.cfg.Node, Stale: stale}
 	if stale {
 		view.Age = a.node.State().LeaderAge

@@ -101,7 +101,11 @@ func (a *Agent) nodeStatus() api.NodeStatus {
 		status.Errors = append(status.Errors, api.ObjectError{Object: e.Object, Message: e.Message})
 	}
 	if !a.caughtUp.Load() {
-		status.Errors = append(status.Errors, api.ObjectError{Object: "table", Message: "waiting for a leader; nothing is written to the kernel until this node has caught up"})
+		waits := "waiting for a leader"
+		if state.Leader != "" {
+			waits = "catching up with the leader"
+		}
+		status.Errors = append(status.Errors, api.ObjectError{Object: "table", Message: waits + "; nothing is written to the kernel until this node has caught up"})
 	}
 	return status
 }

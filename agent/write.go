@@ -42,6 +42,13 @@ func (a *Agent) Write(ctx context.Context, w api.Write) (api.WriteResult, error)
 		a.log.Debug("a write is committed, but not yet known here", "revision", result.Revision, "error", err)
 	}
 	written := api.WriteResult{Revision: result.Revision, Repeated: result.Repeated}
+	if w.Wait != api.WaitNone && w.Wait != api.WaitLeader {
+		for _, m := range a.node.State().Members {
+			if !m.Witness && m.Waiting == "" && !m.Reachable {
+				written.Skipped = append(written.Skipped, m.Name)
+			}
+		}
+	}
 	written.Pending = a.awaitKernels(ctx, w.Wait, appliedRequest{
 		Index: max(index, result.Index), Revision: result.Revision, Services: touched(w.Changes),
 	})

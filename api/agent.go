@@ -62,6 +62,7 @@ type WriteResult struct {
 	Revision uint64        `json:"revision"`
 	Repeated bool          `json:"repeated,omitempty"` // answered from the first write with this id
 	Pending  []PendingNode `json:"pending"`            // kernels waited for that do not hold it yet
+	Skipped  []string      `json:"skipped,omitempty"`  // directors that cannot be reached and were not waited for
 }
 
 // PendingNode is a director whose kernel does not hold a committed write yet.

@@ -301,6 +301,23 @@ func TestExpectZeroWithdraws(t *testing.T) {
 	}
 }
 
+// TestComesBackQuickly: the longer a node was away, the longer raft sleeps between two
+// attempts to reach it.
+func TestComesBackQuickly(t *testing.T) {
+	t.Parallel()
+	b, nodes := three(t, nil)
+	leader, followers := leaderOf(nodes...)
+	followers[0].kill()
+	propose(t, leader, "meanwhile")
+	time.Sleep(6 * time.Second) // away
+	back := b.run(followers[0].cfg)
+	began := time.Now()
+	eventually(t, "what it has missed", func() bool { return back.fsm.has("meanwhile") }, leader, back)
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("it lacked a change for %v", took)
+	}
+}
+
 // TestWitnessWaitsForItsDirector: the only director that is left needs a long
 // snapshot. The witness that leads sends it, and then gives leadership away.
 func TestWitnessWaitsForItsDirector(t *testing.T) {

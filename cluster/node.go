@@ -245,7 +245,7 @@ func (n *Node) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.transport = &transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	n.transport = &transport{awaitPeer: n.awaitPeer, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                  n.streams,
 		MaxPool:                 3,
 		Timeout:                 n.cfg.Profile.Transport,

@@ -137,6 +137,32 @@ func (n *Node) sayHello(ctx context.Context, targets []target) map[string]hello 
 	return answers
 }
 
+// awaitPeer returns when the node with that id has answered a hello that was sent
+// after now, or when this node leads it no more.
+func (n *Node) awaitPeer(id string) {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for before, rounds := n.seen.Load(), 0; rounds < 2; {
+		if now := n.seen.Load(); now != before {
+			if before = now; now != nil {
+				if _, answers := (*now)[id]; answers {
+					rounds++ // the first may have been asked before
+				} else {
+					rounds = 0
+				}
+			}
+		}
+		if _, ok := n.server(id); !ok || !n.isLeader() {
+			return
+		}
+		select {
+		case <-n.work.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
 // settled reports whether this node is a member at the address that the members
 // know, under a leader.
 func (n *Node) settled() bool {

@@ -15,6 +15,21 @@ import (
 // assertion, and a wrapper that hides them switches them off without an error.
 type transport struct {
 	*raft.NetworkTransport
+	// awaitPeer returns when the peer with that id answers again, or when there is no
+	// use in waiting.
+	awaitPeer func(id string)
+}
+
+// AppendEntries implements raft.Transport. After a failure it returns only when the
+// peer answers again: raft itself would sleep for up to ten seconds by then, and a
+// node that comes back would lack all changes for so long. Heartbeats do not wait.
+func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
+	heartbeat := args.PrevLogEntry == 0 && args.PrevLogTerm == 0 && len(args.Entries) == 0 && args.LeaderCommitIndex == 0
+	if err != nil && !heartbeat {
+		t.awaitPeer(string(id))
+	}
+	return err
 }
 
 var (

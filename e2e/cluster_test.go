@@ -162,6 +162,9 @@ func TestRestartDoesNotRollBack(t *testing.T) {
 	leader.mustApply(smallTable, "apply", "-f", "-")
 	n := l.others(leader)[0]
 	n.awaitKernel(smallTableSaved)
+	if out, code := n.ha("get", "--stale", "-o", "ipvsadm"); code != 0 || !strings.Contains(out, smallTableSaved) {
+		t.Errorf("get --stale: exit %d: %s", code, out)
+	}
 	n.kill(syscall.SIGTERM)
 	if got := n.ipvsadm("-Sn"); got != smallTableSaved {
 		t.Fatalf("stopping the agent changed the kernel:\n%s", got)
@@ -184,8 +187,8 @@ func TestRestartDoesNotRollBack(t *testing.T) {
 		}
 		return fmt.Errorf("%+v", s)
 	})
-	if out, code := n.ha("get", "--stale"); code != 0 {
-		t.Errorf("get --stale without a leader: exit %d: %s", code, out)
+	if out, code := n.ha("get", "--stale"); code != 1 || !strings.Contains(out, "knows no table yet") {
+		t.Errorf("get --stale before it has caught up: exit %d, not an empty table: %s", code, out)
 	}
 	if out, code := n.ha("get", "--timeout", "3s"); code != 1 {
 		t.Errorf("get without a leader: exit %d: %s", code, out)

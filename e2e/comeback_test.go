@@ -142,7 +142,7 @@ func TestFarBehind(t *testing.T) {
 		wg.Go(func() {
 			client := api.NewClient("unix://" + leader.socket)
 			for i := range each {
-				if _, err := client.Write(t.Context(), weightWrite(w, i)); err != nil {
+				if err := persist(t.Context(), client, weightWrite(w, i)); err != nil {
 					failed.Add(1)
 					t.Log(err)
 				}
@@ -163,6 +163,21 @@ func TestFarBehind(t *testing.T) {
 	// It has not run long enough to have made a snapshot itself.
 	if installed, err := filepath.Glob(n.dir + "/snapshots/*/state.bin"); err != nil || len(installed) == 0 {
 		t.Errorf("%s came back without a snapshot (%v)", n.name, err)
+	}
+}
+
+// persist writes until it is answered, always with the same id. On an emulated kernel
+// so many writers may cost the leader its role.
+func persist(ctx context.Context, client *api.Client, w api.Write) error {
+	w.ID = api.NewID()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		_, err := client.Write(ctx, w)
+		kind := api.KindOf(err)
+		if err == nil || kind != api.NoLeader && kind != api.Unknown || ctx.Err() != nil {
+			return err
+		}
 	}
 }
 

@@ -28,6 +28,7 @@ type fake struct {
 	revision uint64
 	races    int // so many writes find that somebody else has been quicker
 	pending  []api.PendingNode
+	skipped  []string
 	err      error // the answer to everything
 	writes   []api.Write
 	asked    []string
@@ -65,7 +66,7 @@ func (f *fake) Write(_ context.Context, w api.Write) (api.WriteResult, error) {
 	}
 	f.table = next
 	f.revision++
-	return api.WriteResult{Revision: f.revision, Pending: f.pending}, nil
+	return api.WriteResult{Revision: f.revision, Pending: f.pending, Skipped: f.skipped}, nil
 }
 
 func (f *fake) Status(context.Context) (api.Status, error) {
@@ -324,6 +325,12 @@ func TestPendingKernels(t *testing.T) {
 		t.Errorf("exit %d, want %d", code, exitPending)
 	}
 	c.want("stderr", "ipvs-ha: revision 1 is committed, but not yet in every kernel:\n  d2: no scheduler mh\n  d3: not in time\n", errOut)
+	c.agent.pending, c.agent.skipped = nil, []string{"d3"}
+	_, errOut, code = c.run(smallTable, "apply", "-f", "-")
+	c.want("stderr", "ipvs-ha: not waited for, since they cannot be reached: d3\n", errOut)
+	if code != exitOK {
+		t.Errorf("exit %d with a director that cannot be reached, want %d", code, exitOK)
+	}
 }
 
 func TestStatus(t *testing.T) {

@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	fmt.Fprintln(errOut, "ipvs-ha: "+message(err))
 	switch {
 	case errors.As(err, &usage):
-		fmt.Fprintln(errOut, "try: ipvs-ha help")
+		fmt.Fprintln(errOut, "try: ipvs-ha help, or the command with --help")
 		return exitUsage
 	case api.KindOf(err) == api.Unknown:
 		return exitUnknown
@@ -67,7 +67,9 @@ func message(err error) string {
 	switch p.Kind {
 	case api.Unknown:
 		return "outcome unknown: " + p.Detail + "\nthe change may be committed, now or later; look with: ipvs-ha get"
-	case api.Internal, api.NoLeader, api.Timeout:
+	case api.NoLeader:
+		return "no leader: " + p.Detail + "\nsee who is up with: ipvs-ha status"
+	case api.Internal, api.Timeout:
 		return strings.ReplaceAll(string(p.Kind), "-", " ") + ": " + p.Detail
 	}
 	return p.Detail

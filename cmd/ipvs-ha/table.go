@@ -26,7 +26,12 @@ func applyCommand(o *options) *cobra.Command {
 		Example: `  ipvs-ha apply -f table.yaml
   ipvs-ha get | sed s/wlc/mh/ | ipvs-ha apply -f -
   ipvs-ha apply -f table.yaml --if-revision 12`,
-		Args: cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("want -f %s", args[0])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
 				return usagef("apply: -f FILE is missing")

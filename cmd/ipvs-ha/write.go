@@ -49,6 +49,9 @@ func (o *options) writeWith(ctx context.Context, cmd *cobra.Command, client *api
 	if err != nil {
 		return err
 	}
+	if len(result.Skipped) > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "ipvs-ha: not waited for, since they cannot be reached: %s\n", strings.Join(result.Skipped, ", "))
+	}
 	if len(result.Pending) > 0 {
 		return &pendingError{result}
 	}
