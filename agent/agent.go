@@ -17,6 +17,7 @@ import (
 	"github.com/ipvs-ha/ipvs-ha/configs"
 	"github.com/ipvs-ha/ipvs-ha/fsm"
 	"github.com/ipvs-ha/ipvs-ha/reconcile"
+	"github.com/ipvs-ha/ipvs-ha/vip"
 )
 
 // Options are what the command line adds to the configuration.
@@ -37,6 +38,10 @@ type Agent struct {
 	machine *fsm.Machine
 	loop    *reconcile.Loop // nil on a witness
 	ping    chan struct{}   // size 1: state or membership may have changed
+
+	keeper *vip.Keeper // nil when this node takes no VIPs
+	vips   atomic.Pointer[mapped]
+	lease  atomic.Int64 // boot time until which this node is the only leader; 0 = it is not
 
 	inMemory bool // the kernel is one in memory, standing in
 
@@ -82,6 +87,12 @@ func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 			return errors.Join(err, node.Close())
 		}
 		group.Go(func() error { return a.loop.Run(ctx) })
+		if a.keeper, err = a.newKeeper(opts); err != nil {
+			return errors.Join(err, node.Close())
+		}
+		if a.keeper != nil {
+			group.Go(func() error { return a.keeper.Run(ctx) })
+		}
 	}
 	group.Go(func() error { return node.Run(ctx) })
 	group.Go(func() error { return a.follow(ctx) })
@@ -119,6 +130,10 @@ func (a *Agent) clusterConfig() (cluster.Config, error) {
 		Applied:    func() uint64 { return a.machine.State().Index() },
 		Handler:    a.handle,
 		OnChange:   a.wake,
-		Logger:     a.log.With("part", "cluster"),
+		OnLease:    a.onLease,
+
+		BeforeRelease: a.beforeRelease,
+
+		Logger: a.log.With("part", "cluster"),
 	}, err
 }

@@ -48,6 +48,8 @@ func (a *Agent) follow(ctx context.Context) error {
 		a.loop.Set(a.desired(role))
 		a.caughtUp.Store(true)
 		a.active.Store(role == syncd.Active)
+		a.vips.Store(a.mapVIPs(a.machine.State().Table()))
+		a.pushVIPs()
 		select {
 		case <-ctx.Done():
 			return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -44,7 +45,7 @@ func (a *Agent) memberStatus(ctx context.Context, m cluster.Member) api.NodeStat
 	if m.Waiting != "" && !m.Local {
 		return api.NodeStatus{
 			Name: m.Name, Role: role(m.Witness), State: api.StateUnreachable,
-			SyncDaemons: []ipvs.Daemon{}, Errors: []api.ObjectError{{Object: "cluster", Message: "waits to join: " + m.Waiting}},
+			SyncDaemons: []ipvs.Daemon{}, VIPs: []netip.Addr{}, Errors: []api.ObjectError{{Object: "cluster", Message: "waits to join: " + m.Waiting}},
 		}
 	}
 	answer, err := a.node.Call(ctx, m.ID, methodStatus, nil)
@@ -56,6 +57,7 @@ func (a *Agent) memberStatus(ctx context.Context, m cluster.Member) api.NodeStat
 		status = api.NodeStatus{
 			Name: m.Name, Role: role(m.Witness), State: api.StateUnreachable,
 			SyncDaemons: []ipvs.Daemon{},
+			VIPs:        []netip.Addr{},
 			Errors:      []api.ObjectError{{Message: fmt.Sprintf("no answer: %v", err)}},
 		}
 	}
@@ -73,6 +75,7 @@ func (a *Agent) nodeStatus() api.NodeStatus {
 		State:           api.StateWitness,
 		AppliedRevision: a.machine.State().Revision(),
 		SyncDaemons:     []ipvs.Daemon{},
+		VIPs:            []netip.Addr{},
 		Errors:          []api.ObjectError{},
 	}
 	if state.Waiting != "" {
@@ -91,6 +94,7 @@ func (a *Agent) nodeStatus() api.NodeStatus {
 	status.Foreign = loop.ForeignCount
 	status.ForeignServices = loop.Foreign
 	status.DriftRepaired = loop.DriftRepaired
+	a.vipStatus(&status)
 	if a.inMemory {
 		status.Errors = append(status.Errors, api.ObjectError{Object: "kernel", Message: "there is no ip_vs to be had here: the table is kept in memory and balances nothing"})
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
@@ -100,6 +101,8 @@ type NodeStatus struct {
 	Voter           bool              `json:"voter"`
 	AppliedRevision uint64            `json:"applied_revision"` // in its kernel; of a witness: in its log
 	SyncDaemons     []ipvs.Daemon     `json:"sync_daemons"`
+	VIPs            []netip.Addr      `json:"vips"`    // virtual addresses that it has now; at most 1000
+	Fence           string            `json:"fence"`   // shut, open, off or unknown; empty: it takes no VIPs
 	Foreign         int               `json:"foreign"` // services in its kernel that are not ours
 	ForeignServices []ipvs.ServiceKey `json:"foreign_services"`
 	DriftRepaired   uint64            `json:"drift_repaired"` // objects set right since the agent's start

@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const tableJSON = `{"sync":{"enabled":true,"id":7},"timeouts":{"tcp":"15m"},"services":[{"service":"tcp://10.9.0.1:80","scheduler":"wrr","persistence":{"timeout":"5m","netmask":"255.255.255.0"},"destinations":[{"address":"10.9.0.21:80","forward":"tunnel","weight":2,"tunnel":{"type":"gue","port":6080,"checksum":"csum"}}]},{"service":"udp://10.9.0.1:53","scheduler":"rr","flags":["one-packet"]}]}`
+const tableJSON = `{"sync":{"enabled":true,"id":7},"timeouts":{"tcp":"15m"},"vips":[{"address":"10.1.0.1/24","network":"inside"}],"services":[{"service":"tcp://10.9.0.1:80","vip":false,"scheduler":"wrr","persistence":{"timeout":"5m","netmask":"255.255.255.0"},"destinations":[{"address":"10.9.0.21:80","forward":"tunnel","weight":2,"tunnel":{"type":"gue","port":6080,"checksum":"csum"}}]},{"service":"udp://10.9.0.1:53","scheduler":"rr","flags":["one-packet"]}]}`
 
 // fake is an agent that remembers what it was asked.
 type fake struct {
@@ -229,6 +229,7 @@ func TestClientOperations(t *testing.T) {
 	}
 	want := agent.status
 	want.Warnings = []string{}
+	want.Nodes[0].VIPs, want.Nodes[1].VIPs = []netip.Addr{}, []netip.Addr{}
 	want.Nodes[1].SyncDaemons, want.Nodes[1].ForeignServices, want.Nodes[1].Errors = []ipvs.Daemon{}, []ipvs.ServiceKey{}, []ObjectError{}
 	if diff := cmp.Diff(want, status, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("status (-want +got)\n%s", diff)
@@ -293,7 +294,7 @@ func TestServerRefuses(t *testing.T) {
 		{name: "empty body", method: "PUT", path: "/v1/table", want: Malformed, says: "is empty"},
 		{name: "no JSON", method: "PUT", path: "/v1/table", body: "services: []", want: Malformed, says: "request body"},
 		{name: "two values", method: "PUT", path: "/v1/table", body: `{"services":[]} {}`, want: Malformed, says: "more than one JSON value"},
-		{name: "unknown field", method: "PUT", path: "/v1/table", body: `{"services":[],"vips":[]}`, want: Malformed, says: `unknown field "vips"`},
+		{name: "unknown field", method: "PUT", path: "/v1/table", body: `{"services":[],"vipz":[]}`, want: Malformed, says: `unknown field "vipz"`},
 		{name: "unknown inner field", method: "PUT", path: "/v1/table", body: `{"services":[{"service":"fwmark://1","destinations":[{"adress":"x"}]}]}`, want: Malformed, says: `unknown field "adress"`},
 		{name: "no services", method: "PUT", path: "/v1/table", body: `{}`, want: Malformed, says: "services is missing"},
 		{name: "null", method: "PUT", path: "/v1/table", body: `null`, want: Malformed, says: "services is missing"},

@@ -65,6 +65,7 @@ func (s *Server) getStatus(w http.ResponseWriter, r *http.Request) error {
 	status.Warnings, status.Nodes = orEmpty(status.Warnings), slices.Clone(orEmpty(status.Nodes))
 	for i := range status.Nodes {
 		n := &status.Nodes[i]
+		n.VIPs = orEmpty(n.VIPs)
 		n.SyncDaemons, n.ForeignServices, n.Errors = orEmpty(n.SyncDaemons), orEmpty(n.ForeignServices), orEmpty(n.Errors)
 	}
 	return writeJSON(w, status)

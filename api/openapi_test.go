@@ -53,6 +53,7 @@ func TestOpenAPISchemas(t *testing.T) {
 	doc := loadOpenAPI(t)
 	types := map[string]reflect.Type{
 		"Table":       reflect.TypeFor[ipvs.Document](),
+		"VIP":         reflect.TypeFor[ipvs.VIP](),
 		"Timeouts":    reflect.TypeFor[ipvs.Timeouts](),
 		"Service":     reflect.TypeFor[ipvs.Service](),
 		"Persistence": reflect.TypeFor[ipvs.Persistence](),

@@ -9,8 +9,11 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/ipvs-ha/ipvs-ha/boottime"
 )
 
 // MaxCommand is the largest command and the largest body of a request between
@@ -54,7 +57,17 @@ type Config struct {
 	// OnChange is called when State may have changed, from any goroutine. It
 	// must not block. May be nil.
 	OnChange func()
-	Logger   *slog.Logger // nil discards
+	// OnLease is called, many times a second on a leader, with the time since boot
+	// until which this node is certainly the only leader; 0: it is not, from now on.
+	// It must not block. May be nil.
+	OnLease func(until time.Duration)
+	// BeforeRelease is called when this node gives its lease up before the end, after
+	// OnLease(0): when it returns nil, nothing that the lease allowed goes on. On an
+	// error the lease runs out instead. May be nil.
+	BeforeRelease func(ctx context.Context) error
+	// Now returns the time since boot; nil: boottime.Now.
+	Now    func() time.Duration
+	Logger *slog.Logger // nil discards
 }
 
 // withDefaults returns c validated and completed.
@@ -108,6 +121,15 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.OnChange == nil {
 		c.OnChange = func() {}
+	}
+	if c.OnLease == nil {
+		c.OnLease = func(time.Duration) {}
+	}
+	if c.BeforeRelease == nil {
+		c.BeforeRelease = func(context.Context) error { return nil }
+	}
+	if c.Now == nil {
+		c.Now = boottime.Now
 	}
 	if c.Handler == nil {
 		c.Handler = func(context.Context, string, string, []byte) ([]byte, error) {

@@ -16,6 +16,9 @@ const (
 	methodNotice  = "notice"  // you may have been removed: ask
 
 	methodPropose   = "propose"    // command -> index and response, by the leader
+	methodLease     = "lease"      // leaseRequest -> nothing, by a voter; errors are refusals
+	methodRelease   = "release"    // the caller gives its lease up
+	methodPoll      = "poll"       // pollRequest -> pollAnswer, by a voter
 	methodReadIndex = "read-index" // -> index, by the leader
 	methodTransfer  = "transfer"   // name or id -> the new leader's id, by the leader
 	methodRemove    = "remove"     // name or id, by the leader
@@ -151,6 +154,13 @@ func (n *Node) answer(ctx context.Context, from preface, head requestHead, body 
 	case methodPropose:
 		index, response, err := n.proposeHere(ctx, body)
 		return appendIndex(index, response), err
+	case methodLease:
+		return nil, n.answerLease(from.ID, body)
+	case methodRelease:
+		n.guard.release(from.ID)
+		return nil, nil
+	case methodPoll:
+		return n.answerPoll(from.ID, body)
 	case methodReadIndex:
 		index, err := n.readIndexHere(ctx)
 		return appendIndex(index, nil), err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,8 @@ type record struct {
 	Member  bool `json:"member,omitempty"`
 	Removed bool `json:"removed,omitempty"`
 	Copied  bool `json:"copied,omitempty"` // another node runs with this id
+	// Promised is the longest lease that this node may have granted, see guard.
+	Promised time.Duration `json:"promised,omitempty"`
 	// Pledge is this node's one promise to help found a cluster.
 	Pledge *pledge `json:"pledge,omitempty"`
 	// Servers is the first configuration. Only the founder has it, and it is

@@ -200,10 +200,12 @@ func (n *Node) transferTo(ctx context.Context, e entry) error {
 	if !ok {
 		return fmt.Errorf("%w: %s", ErrNotFound, e.Name)
 	}
+	n.releaseLease(ctx)
 	_, err := await(ctx, func() (struct{}, error) {
 		return struct{}{}, r.LeadershipTransferToServer(s.ID, s.Address).Error()
 	})
 	if err != nil {
+		n.resumeLease()
 		if n.isLeader() && !errors.Is(err, ErrUnknown) {
 			return fmt.Errorf("%w: leadership could not be given to %s: %v", ErrRefused, e.Name, err)
 		}

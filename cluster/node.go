@@ -61,6 +61,11 @@ type Node struct {
 	forced     atomic.Bool  // ask the leader even if all seems well
 	pingPeers  chan struct{}
 	pingLead   chan struct{}
+	pingLease  chan struct{}
+	guard      guard
+	lease      lease
+	succession succession   // of runLease alone
+	yielded    atomic.Int64 // boot time until which this node leaves an election to another
 	ops        chan op
 	stuckSince atomic.Pointer[time.Time] // first write refused by an unfinished transfer
 	barrier    atomic.Uint64             // the term whose barrier is done
@@ -98,6 +103,8 @@ func New(cfg Config) (*Node, error) {
 		stopped:   make(chan struct{}),
 		pingPeers: make(chan struct{}, 1),
 		pingLead:  make(chan struct{}, 1),
+		pingLease: make(chan struct{}, 1),
+		guard:     guard{now: cfg.Now},
 		ops:       make(chan op),
 		waiters:   map[string]waiter{},
 	}
@@ -216,7 +223,9 @@ func (n *Node) Run(ctx context.Context) error {
 	if err == nil {
 		group.Go(func() error { return n.port.run(work) })
 		group.Go(func() error { return n.runPeers(work) })
+		group.Go(func() error { return n.runVotes(work) })
 		group.Go(func() error { return n.runLead(work) })
+		group.Go(func() error { return n.runLease(work) })
 		group.Go(func() error { return n.observe(work) })
 		group.Go(func() error { return n.gossip.run(work) })
 		select {
@@ -245,7 +254,7 @@ func (n *Node) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.transport = &transport{awaitPeer: n.awaitPeer, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	n.transport = &transport{awaitPeer: n.awaitPeer, guarded: make(chan raft.RPC), NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                  n.streams,
 		MaxPool:                 3,
 		Timeout:                 n.cfg.Profile.Transport,
@@ -253,6 +262,10 @@ func (n *Node) start(ctx context.Context) error {
 		ServerAddressProvider:   n.book,
 		MsgpackUseNewTimeFormat: true,
 	})}
+	if err := n.openGuard(); err != nil {
+		n.transport.Close()
+		return err
+	}
 	r, err := raft.NewRaft(n.raftCfg, n.cfg.FSM, logs, n.store, n.snaps, n.transport)
 	if err != nil {
 		n.transport.Close()
@@ -260,6 +273,17 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	n.raft.Store(r)
 	return n.bootstrap(n.identity.get())
+}
+
+// openGuard remembers for how long a former run may have promised, and what this one
+// may promise.
+func (n *Node) openGuard() error {
+	n.guard.notBefore = n.cfg.Now() + n.identity.get().Promised
+	if n.cfg.Profile.Lease <= n.identity.get().Promised {
+		return nil
+	}
+	_, err := n.identity.update(func(r *record) error { r.Promised = n.cfg.Profile.Lease; return nil })
+	return err
 }
 
 // refuseCopy fails when this node answers at another address already, where it was
@@ -324,6 +348,7 @@ func (n *Node) observe(ctx context.Context) error {
 		}
 		ping(n.pingPeers)
 		ping(n.pingLead)
+		ping(n.pingLease)
 		select {
 		case <-ctx.Done():
 			return nil

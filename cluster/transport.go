@@ -15,6 +15,7 @@ import (
 // assertion, and a wrapper that hides them switches them off without an error.
 type transport struct {
 	*raft.NetworkTransport
+	guarded chan raft.RPC // what runVotes lets pass
 	// awaitPeer returns when the peer with that id answers again, or when there is no
 	// use in waiting.
 	awaitPeer func(id string)

@@ -46,6 +46,16 @@ const (
 	Exclusive Ownership = "exclusive" // they are removed
 )
 
+// Fence names what keeps packets for a virtual address out of a director that does
+// not own it.
+type Fence string
+
+// The fences.
+const (
+	NFT Fence = "nft" // an nftables table of its own
+	Off Fence = "off" // none: for a moment two directors may accept packets
+)
+
 // Config is the configuration of one agent.
 type Config struct {
 	Node      string // 1..63 of a-z, 0-9, '.' and '-'
@@ -53,6 +63,7 @@ type Config struct {
 	DataDir   string // absolute path
 	Cluster   Cluster
 	Sync      Sync
+	VIP       VIP
 	Ownership Ownership
 	Reconcile Reconcile
 	API       API
@@ -74,6 +85,14 @@ type Sync struct {
 	Interface string // at most 15 bytes; empty: no sync daemon can run here
 }
 
+// VIP says which virtual addresses this host may take, and where.
+type VIP struct {
+	Interface string            // at most 15 bytes; empty: this director takes none
+	Networks  map[string]string // interfaces of the addresses that name a network, by ipvs.VIP.Network; at most 64
+	Allow     []netip.Prefix    // masked, at most 64; empty: the subnets of the address's interface
+	Fence     Fence
+}
+
 // Reconcile says how the kernel is watched.
 type Reconcile struct {
 	Interval time.Duration // between full comparisons of kernel and table, 1 s .. 1 h
@@ -91,6 +110,7 @@ func Default() Config {
 		Role:      Director,
 		DataDir:   "/var/lib/ipvs-ha",
 		Cluster:   Cluster{Port: 7400, GossipPort: 7401, Profile: LAN},
+		VIP:       VIP{Fence: NFT},
 		Ownership: Shared,
 		Reconcile: Reconcile{Interval: 10 * time.Second},
 		API:       API{Socket: "/run/ipvs-ha/api.sock"},
@@ -191,6 +211,16 @@ func (c *Config) check(f *file) {
 	if c.Role == Witness && c.Sync.Interface != "" {
 		f.failf("sync.interface", "is for directors: a witness runs no sync daemon")
 	}
+	if c.Role == Witness && c.VIP.Interface != "" {
+		f.failf("vip.interface", "is for directors: a witness takes no virtual addresses")
+	}
+	const alone = "needs vip.interface; without it this node takes no virtual addresses"
+	if c.VIP.Interface == "" && len(c.VIP.Networks) > 0 {
+		f.failf("vip.networks", alone)
+	}
+	if c.VIP.Interface == "" && len(c.VIP.Allow) > 0 {
+		f.failf("vip.allow", alone)
+	}
 }
 
 func checkName(s string) error {
@@ -211,6 +241,19 @@ func checkUnicast(a netip.Addr) error {
 		return fmt.Errorf("%s: an address with a zone cannot be told to other nodes", a)
 	case a.IsUnspecified(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return fmt.Errorf("%s is not a unicast address", a)
+	}
+	return nil
+}
+
+// checkAllowed refuses what cannot be a range of unicast addresses.
+func checkAllowed(p netip.Prefix) error {
+	switch {
+	case p.Addr().Is4In6():
+		return fmt.Errorf("%s is an IPv4 prefix written as IPv6", p)
+	case p != p.Masked():
+		return fmt.Errorf("%s has bits set beyond its length: write %s", p, p.Masked())
+	case p.Addr().IsMulticast():
+		return fmt.Errorf("%s holds no unicast address", p)
 	}
 	return nil
 }

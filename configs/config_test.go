@@ -19,7 +19,10 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the generated part of docs/configuration.md")
 
-var compareAddr = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+var compareAddr = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
 
 const minimal = "cluster: {name: lb, address: 10.9.0.11, expect: 1}\n"
 
@@ -37,6 +40,7 @@ func TestConfigDefaults(t *testing.T) {
 		Cluster: Cluster{
 			Name: "lb", Address: netip.MustParseAddr("10.9.0.11"), Port: 7400, GossipPort: 7401, Expect: 1, Profile: LAN,
 		},
+		VIP:       VIP{Fence: "nft"},
 		Ownership: Shared,
 		Reconcile: Reconcile{Interval: 10 * time.Second},
 		API:       API{Socket: "/run/ipvs-ha/api.sock"},
@@ -53,6 +57,7 @@ role: director
 data_dir: /srv/lb
 cluster: {name: west, address: "2001:db8::2", port: 1, gossip_port: 65535, join: [10.9.0.11, "10.9.0.12:7500", "[2001:db8::3]:7400"], expect: 7, profile: wan}
 sync: {interface: bond0.100}
+vip: {interface: eth0, networks: {inside: eth1, 7: vlan.7}, allow: [10.9.0.0/24, 10.9.1.1, "2001:db8::/64"], fence: off}
 ownership: exclusive
 reconcile: {interval: 1m}
 api: {socket: /tmp/a.sock}
@@ -66,7 +71,13 @@ api: {socket: /tmp/a.sock}
 			Name: "west", Address: netip.MustParseAddr("2001:db8::2"), Port: 1, GossipPort: 65535,
 			Join: []string{"10.9.0.11", "10.9.0.12:7500", "[2001:db8::3]:7400"}, Expect: 7, Profile: WAN,
 		},
-		Sync: Sync{Interface: "bond0.100"}, Ownership: Exclusive,
+		Sync: Sync{Interface: "bond0.100"},
+		VIP: VIP{
+			Interface: "eth0", Networks: map[string]string{"inside": "eth1", "7": "vlan.7"},
+			Allow: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24"), netip.MustParsePrefix("10.9.1.1/32"), netip.MustParsePrefix("2001:db8::/64")},
+			Fence: "off",
+		},
+		Ownership: Exclusive,
 		Reconcile: Reconcile{Interval: time.Minute}, API: API{Socket: "/tmp/a.sock"},
 	}
 	if diff := cmp.Diff(want, got, compareAddr); diff != "" {
@@ -75,8 +86,12 @@ api: {socket: /tmp/a.sock}
 }
 
 func TestConfigRefuses(t *testing.T) {
+	var manyNetworks strings.Builder
+	for i := range 66 {
+		fmt.Fprintf(&manyNetworks, "    n%d: eth1\n", i)
+	}
 	tests := []struct{ name, text, says string }{
-		{"unknown key", minimal + "nodes: d1\n", "c.yaml:2: nodes: unknown key; want one of node, role, data_dir, cluster, sync, ownership, reconcile, api\n    nodes: d1\n    ^"},
+		{"unknown key", minimal + "nodes: d1\n", "c.yaml:2: nodes: unknown key; want one of node, role, data_dir, cluster, sync, vip, ownership, reconcile, api\n    nodes: d1\n    ^"},
 		{"unknown inner key", "cluster:\n  name: lb\n  adress: 10.9.0.11\n", "c.yaml:3: cluster.adress: unknown key; want one of name, address,"},
 		{"key twice", minimal + "node: a\nnode: b\n", "c.yaml:3: "},
 		{"syntax", "cluster: {name: lb\nnode: [\n", "c.yaml:"},
@@ -112,6 +127,23 @@ func TestConfigRefuses(t *testing.T) {
 		{"witness alone", minimal + "role: witness", "cluster.expect: a witness cannot be a cluster alone"},
 		{"witness with sync", "cluster: {name: lb, address: 10.9.0.11, expect: 3, join: [10.9.0.12]}\nrole: witness\nsync: {interface: eth0}", "c.yaml:3: sync.interface: is for directors"},
 		{"interface", minimal + "sync: {interface: eth0-with-a-long-name}", "c.yaml:2: sync.interface: "},
+		{"unknown key of vip", minimal + "vip: {iface: eth0}", "c.yaml:2: vip.iface: unknown key; want one of interface, networks, allow, fence"},
+		{"vip interface", minimal + "vip: {interface: eth0-with-a-long-name}", "c.yaml:2: vip.interface: "},
+		{"networks as a list", minimal + "vip: {interface: eth0, networks: [inside]}", "c.yaml:2: vip.networks: want a mapping, not a list"},
+		{"network in capitals", minimal + "vip:\n  interface: eth0\n  networks:\n    Inside: eth1\n", "c.yaml:5: vip.networks.Inside: network \"Inside\" has a character other than a-z, 0-9 and '-'"},
+		{"network without interface", minimal + "vip:\n  interface: eth0\n  networks:\n    inside:\n", "c.yaml:5: vip.networks.inside: has no value"},
+		{"network twice", minimal + "vip: {interface: eth0, networks: {inside: eth1, inside: eth2}}", "c.yaml:2: "},
+		{"interface of a network", minimal + "vip: {interface: eth0, networks: {inside: a/b}}", "c.yaml:2: vip.networks.inside: \"a/b\" is not the name of a network interface"},
+		{"allowed host bits", minimal + "vip: {interface: eth0, allow: [10.9.0.0/24, 10.9.1.1/24]}", "c.yaml:2: vip.allow[1]: 10.9.1.1/24 has bits set beyond its length: write 10.9.1.0/24"},
+		{"allowed name", minimal + "vip: {interface: eth0, allow: [here]}", "vip.allow[0]: \"here\" is not ADDRESS or ADDRESS/LENGTH"},
+		{"allowed multicast", minimal + "vip: {interface: eth0, allow: [\"ff00::/8\"]}", "vip.allow[0]: ff00::/8 holds no unicast address"},
+		{"allowed mapped", minimal + "vip: {interface: eth0, allow: [\"::ffff:10.9.0.0\"]}", "vip.allow[0]: ::ffff:10.9.0.0/128 is an IPv4 prefix written as IPv6"},
+		{"too many allowed", minimal + "vip: {interface: eth0, allow: [" + strings.Repeat("10.9.0.0/24, ", 65) + "]}", "vip.allow[64]: more than 64 prefixes"},
+		{"too many networks", minimal + "vip:\n  interface: eth0\n  networks:\n" + manyNetworks.String(), "c.yaml:69: vip.networks.n64: more than 64 networks"},
+		{"fence", minimal + "vip: {interface: eth0, fence: none}", "c.yaml:2: vip.fence: \"none\" is not one of [nft off]"},
+		{"networks without interface", minimal + "vip: {networks: {inside: eth1}}", "c.yaml:2: vip.networks: needs vip.interface; without it"},
+		{"allow without interface", minimal + "vip: {allow: [10.9.0.0/24]}", "c.yaml:2: vip.allow: needs vip.interface; without it"},
+		{"witness with vip", "cluster: {name: lb, address: 10.9.0.11, expect: 3, join: [10.9.0.12]}\nrole: witness\nvip: {interface: eth0}", "c.yaml:3: vip.interface: is for directors"},
 		{"interval", minimal + "reconcile: {interval: 10}", "\"10\" is not a duration"},
 		{"short interval", minimal + "reconcile: {interval: 10ms}", "10ms is not from 1s to 1h0m0s"},
 		{"socket", minimal + "api: {socket: /" + strings.Repeat("x", 107) + "}", "at most 107 bytes"},
@@ -190,6 +222,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	// What has no default, or none that an example could show.
 	want.Node, want.Cluster.Name, want.Cluster.Address = got.Node, got.Cluster.Name, got.Cluster.Address
 	want.Cluster.Join, want.Cluster.Expect, want.Sync.Interface = got.Cluster.Join, got.Cluster.Expect, got.Sync.Interface
+	want.VIP.Interface, want.VIP.Networks, want.VIP.Allow = got.VIP.Interface, got.VIP.Networks, got.VIP.Allow
 	if diff := cmp.Diff(want, got, compareAddr); diff != "" {
 		t.Errorf("reference.yaml shows another default (-default +reference)\n%s", diff)
 	}
@@ -219,14 +252,21 @@ func TestDocumentedDefaults(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(minimal)
 	c := Default()
+	last := "cluster"
 	for _, k := range c.keys() {
-		if section, name, nested := strings.Cut(k.name, "."); section != "cluster" && k.standard != "none" && k.standard != "the host name" {
-			if nested {
-				fmt.Fprintf(&b, "%s: {%s: %s}\n", section, name, k.standard)
-			} else {
-				fmt.Fprintf(&b, "%s: %s\n", section, k.standard)
-			}
+		section, name, nested := strings.Cut(k.name, ".")
+		if section == "cluster" || k.standard == "none" || k.standard == "the host name" {
+			continue
 		}
+		if nested {
+			if section != last {
+				fmt.Fprintf(&b, "%s:\n", section)
+			}
+			fmt.Fprintf(&b, "  %s: %s\n", name, k.standard)
+		} else {
+			fmt.Fprintf(&b, "%s: %s\n", section, k.standard)
+		}
+		last = section
 	}
 	got, err := parseConfig([]byte(b.String()), "defaults", host("h"))
 	if err != nil {

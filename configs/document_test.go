@@ -28,6 +28,7 @@ func TestTableDocument(t *testing.T) {
 	}
 	for prefix, keys := range map[string][]key{
 		"sync.":            syncKeys(&ipvs.Sync{}, new(bool)),
+		"vips[].":          vipKeys(&ipvs.VIP{}),
 		"timeouts.":        timeoutKeys(&ipvs.Timeouts{}),
 		"services[].":      serviceKeys(&ipvs.Service{}),
 		".destinations[].": destinationKeys(&ipvs.Destination{}),

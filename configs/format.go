@@ -40,6 +40,9 @@ func formatYAML(doc ipvs.Document) []byte {
 		p.optional("udp", t.UDP != 0, t.UDP)
 		fmt.Fprintf(&b, "timeouts: %s\n", inline(p))
 	}
+	if doc.VIPs != nil {
+		writeVIPs(&b, *doc.VIPs)
+	}
 	if len(doc.Services) == 0 {
 		b.WriteString("services: []\n")
 		return b.Bytes()
@@ -63,6 +66,23 @@ func formatYAML(doc ipvs.Document) []byte {
 	return b.Bytes()
 }
 
+func writeVIPs(b *bytes.Buffer, v ipvs.VIPs) {
+	switch {
+	case !v.Listed:
+		b.WriteString("vips: auto\n")
+	case len(v.List) == 0:
+		b.WriteString("vips: []\n")
+	default:
+		b.WriteString("vips:\n")
+	}
+	for _, vip := range v.List {
+		var p pairs
+		p.add("address", strconv.Quote(vip.Prefix.String()))
+		p.optional("network", vip.Network != "", strconv.Quote(vip.Network))
+		fmt.Fprintf(b, "  - %s\n", inline(p))
+	}
+}
+
 func syncPairs(s ipvs.Sync) pairs {
 	var p pairs
 	p.add("enabled", !s.Disabled)
@@ -80,6 +100,7 @@ func servicePairs(s ipvs.Service) pairs {
 	p.add("service", s.Key)
 	p.optional("name", s.Name != "", strconv.Quote(s.Name))
 	p.optional("comment", s.Comment != "", strconv.Quote(s.Comment))
+	p.optional("vip", bool(s.NoVIP), false)
 	p.optional("scheduler", s.Scheduler != "", s.Scheduler)
 	if s.Persistence != (ipvs.Persistence{}) {
 		var inner pairs

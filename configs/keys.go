@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
 // keys are the keys of the configuration file. docs/configuration.md is made from
@@ -23,16 +25,52 @@ func (c *Config) keys() []key {
 		{"cluster.expect", number(&c.Cluster.Expect, 0, 7), "0", "How many nodes, witnesses included, found the cluster together when none of them has any state. 1: this director alone. 0: never found, only join."},
 		{"cluster.profile", word(&c.Cluster.Profile, Fast, LAN, WAN), "lan", "Timings of elections: `fast` for one rack, `lan`, or `wan`. The same on all nodes."},
 		{"sync.interface", text(&c.Sync.Interface, checkInterface), "none", "The interface over which the kernel's sync daemons exchange connections. Without one this director runs no sync daemon, and says so in its status."},
+		{"vip.interface", text(&c.VIP.Interface, checkInterface), "none", "The interface on which this director takes virtual addresses. Without one it takes none, and says so in its status."},
+		{"vip.networks", entries(c.network), "{}", "Interfaces of the virtual addresses that name a network, like `{inside: eth1}`. An address whose network is not here cannot be taken."},
+		{"vip.allow", list(c.allowed), "[]", "Prefixes in which virtual addresses may be taken, like `[10.9.0.0/24]`; all others are refused, whatever the table says. `[]`: the subnets of the interface where the address belongs."},
+		{"vip.fence", word(&c.VIP.Fence, NFT, Off), "nft", "`nft`: nftables drops the packets for virtual addresses while this director does not own them. `off`: nothing does, and in a failover two directors may accept packets for a moment."},
 		{"ownership", word(&c.Ownership, Shared, Exclusive), "shared", "What happens to virtual services in the kernel that are not in the table. `shared`: reported, never touched. `exclusive`: removed."},
 		{"reconcile.interval", duration(&c.Reconcile.Interval, time.Second, time.Hour), "10s", "How often the whole kernel table is compared with the cluster's and repaired. 1s to 1h; spread by chance, so that nodes do not do it together."},
 		{"api.socket", text(&c.API.Socket, checkSocket), "/run/ipvs-ha/api.sock", "The unix socket of the API. Belongs to root and the group `ipvs-ha` when there is one; mode 0660."},
 	}
 }
 
+// maxItems is how many networks or prefixes, or addresses to join, may be listed.
+const maxItems = 64
+
+func (c *Config) network(name string) reader {
+	return func(f *file, path string, n ast.Node) {
+		var to string
+		text(&to, checkInterface)(f, path, n)
+		if err := ipvs.CheckNetwork(name); err != nil {
+			f.failAt(f.places[path], path, err.Error())
+		}
+		if c.VIP.Networks == nil {
+			c.VIP.Networks = map[string]string{}
+		}
+		c.VIP.Networks[name] = to
+		if len(c.VIP.Networks) == maxItems+1 {
+			f.failAt(n.GetToken(), path, fmt.Sprintf("more than %d networks", maxItems))
+		}
+	}
+}
+
+func (c *Config) allowed(i int) reader {
+	return func(f *file, path string, n ast.Node) {
+		if i >= maxItems {
+			f.failAt(n.GetToken(), path, fmt.Sprintf("more than %d prefixes", maxItems))
+			return
+		}
+		var p netip.Prefix
+		prefix(&p, checkAllowed)(f, path, n)
+		c.VIP.Allow = append(c.VIP.Allow, p)
+	}
+}
+
 func (c *Config) joinItem(i int) reader {
 	return func(f *file, path string, n ast.Node) {
-		if i >= 64 {
-			f.failAt(n.GetToken(), path, "more than 64 addresses")
+		if i >= maxItems {
+			f.failAt(n.GetToken(), path, fmt.Sprintf("more than %d addresses", maxItems))
 			return
 		}
 		scalar(func(s string) error {

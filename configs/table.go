@@ -49,6 +49,29 @@ func tableKeys(doc *ipvs.Document) []key {
 			doc.Timeouts = &ipvs.Timeouts{}
 			f.keys(n, path, timeoutKeys(doc.Timeouts))
 		}},
+		{name: "vips", read: func(f *file, path string, n ast.Node) {
+			doc.VIPs = &ipvs.VIPs{}
+			switch n.(type) {
+			case *ast.StringNode:
+				unmarshal(doc.VIPs)(f, path, n)
+				return
+			case *ast.SequenceNode:
+			default:
+				f.failAt(n.GetToken(), path, "want auto or a list, not "+kind(n))
+				return
+			}
+			doc.VIPs.Listed = true
+			list(func(int) reader {
+				return func(f *file, path string, n ast.Node) {
+					var v ipvs.VIP
+					f.keys(n, path, vipKeys(&v))
+					if f.places[path+".address"] == nil {
+						f.failf(path+".address", "is missing")
+					}
+					doc.VIPs.List = append(doc.VIPs.List, v)
+				}
+			})(f, path, n)
+		}},
 		{name: "services", read: list(func(int) reader {
 			return func(f *file, path string, n ast.Node) {
 				var s ipvs.Service
@@ -82,11 +105,19 @@ func timeoutKeys(t *ipvs.Timeouts) []key {
 	}
 }
 
+func vipKeys(v *ipvs.VIP) []key {
+	return []key{
+		{name: "address", read: prefix(&v.Prefix, nil)},
+		{name: "network", read: text(&v.Network, ipvs.CheckNetwork)},
+	}
+}
+
 func serviceKeys(s *ipvs.Service) []key {
 	return []key{
 		{name: "service", read: unmarshal(&s.Key)},
 		{name: "name", read: text(&s.Name, nil)},
 		{name: "comment", read: text(&s.Comment, nil)},
+		{name: "vip", read: negated(&s.NoVIP)},
 		{name: "scheduler", read: text(&s.Scheduler, nil)},
 		{name: "persistence.timeout", read: unmarshal(&s.Persistence.Timeout)},
 		{name: "persistence.netmask", read: address(&s.Persistence.Netmask, nil)},

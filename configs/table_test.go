@@ -24,8 +24,8 @@ func TestParseTableRefuses(t *testing.T) {
 		{"the whole message", destination("weight: -1"), `t.yaml:5: services[0].destinations[1].weight: -1 is not from 0 to 2147483647
           - {address: "10.9.0.22:80", weight: -1}
                                               ^`},
-		{"unknown key", "vips: []\nservices: []\n", "t.yaml:1: vips: unknown key; want one of sync, timeouts, services"},
-		{"unknown key of a service", service("    schedular: rr\n"), "t.yaml:3: services[0].schedular: unknown key; want one of service, name, comment, scheduler, persistence, flags, destinations"},
+		{"unknown key", "vipz: []\nservices: []\n", "t.yaml:1: vipz: unknown key; want one of sync, timeouts, vips, services"},
+		{"unknown key of a service", service("    schedular: rr\n"), "t.yaml:3: services[0].schedular: unknown key; want one of service, name, comment, vip, scheduler, persistence, flags, destinations"},
 		{"unknown key of a destination", destination("wieght: 1"), "t.yaml:5: services[0].destinations[1].wieght: unknown key"},
 		{"unknown key of persistence", service("    persistence: {timout: 5m}"), "t.yaml:3: services[0].persistence.timout: unknown key"},
 		{"unknown key of a tunnel", destination("forward: tunnel, tunnel: {kind: gue}"), "services[0].destinations[1].tunnel.kind: unknown key; want one of type, port, checksum"},
@@ -66,6 +66,21 @@ func TestParseTableRefuses(t *testing.T) {
 		{"sync maxlen", "sync:\n  maxlen: 9189\nservices: []", "t.yaml:2: sync.maxlen: 9189 is above 9188"},
 		{"sync group", "sync: {group: 10.0.0.1}\nservices: []", "t.yaml:1: sync.group: 10.0.0.1 is not an IPv4 multicast address"},
 		{"timeouts", "services: []\ntimeouts:\n  udp: 800h\n", "t.yaml:3: timeouts.udp: 800h is longer"},
+		{"vips in a word", "vips: all\nservices: []\n", "t.yaml:1: vips: \"all\" is neither auto nor a list"},
+		{"vips as a mapping", "vips: {address: 10.9.0.1}\nservices: []\n", "t.yaml:1: vips: want auto or a list, not a mapping"},
+		{"vips without a value", "vips:\nservices: []\n", "t.yaml:1: vips: has no value"},
+		{"vip as a word", "vips: [10.9.0.1]\nservices: []\n", "t.yaml:1: vips[0]: want a mapping, not \"10.9.0.1\""},
+		{"vip without address", "services: []\nvips:\n  - {network: inside}\n", "t.yaml:3: vips[0].address: is missing"},
+		{"unknown key of a vip", "vips: [{address: 10.9.0.1, net: inside}]\nservices: []\n", "t.yaml:1: vips[0].net: unknown key; want one of address, network"},
+		{"vip in words", "vips: [{address: here}]\nservices: []\n", "t.yaml:1: vips[0].address: \"here\" is not ADDRESS or ADDRESS/LENGTH"},
+		{"vip of a long length", "vips: [{address: 10.9.0.1/33}]\nservices: []\n", "t.yaml:1: vips[0].address: \"10.9.0.1/33\" is not ADDRESS"},
+		{"link-local vip", "services: []\nvips:\n  - {address: 10.9.0.1}\n  - {address: \"fe80::1\"}\n", "t.yaml:4: vips[1].address: address fe80::1 is link-local"},
+		{"vip twice", "services: []\nvips:\n  - address: 10.9.0.1\n  - address: 10.9.0.1/24\n", "t.yaml:4: vips[1].address: duplicate: 10.9.0.1 is also vips[0]"},
+		{"network in capitals", "services: []\nvips:\n  - address: 10.9.0.1\n    network: Inside\n", "t.yaml:4: vips[0].network: network \"Inside\" has a character other than"},
+		{"empty network", "services: []\nvips:\n  - address: 10.9.0.1\n    network: \"\"\n", "t.yaml:4: vips[0].network: network \"\" has 0 characters"},
+		{"too many vips", "services: []\nvips:\n" + strings.Repeat("  - address: 10.9.0.1\n", 1025), "t.yaml:2: vips: 1025 addresses, the limit is 1024"},
+		{"vip of a service in words", service("    vip: no\n"), "t.yaml:3: services[0].vip: want true or false, not \"no\""},
+		{"vip of a mark", "services:\n  - service: fwmark://7\n    vip: false\n", "t.yaml:3: services[0].vip: is for services with an address, not for fwmark"},
 		{"a JSON key", `{"services": [{"service": "tcp://10.9.0.100:80", "x": 1}]}`, "t.yaml:1: services[0].x: unknown key"},
 		{"unknown alias", "services: *all\n", "t.yaml:1: "},
 		{"alias within itself", "services: &all\n  - service: tcp://10.9.0.1:80\n    destinations: *all\n", "t.yaml:3: "},
@@ -133,6 +148,10 @@ func TestExampleTable(t *testing.T) {
 	}
 	const want = `sync: {enabled: true, id: 7}
 timeouts: {tcp: 15m, tcp_fin: 2m, udp: 5m}
+vips:
+  - {address: "10.9.0.100/32"}
+  - {address: "2001:db8::100/128"}
+  - {address: "10.1.0.1/24", network: "inside"}
 services:
   - service: tcp://10.9.0.100:80
     name: "web"
@@ -150,6 +169,11 @@ services:
     flags: [one-packet]
     destinations:
       - {address: "10.9.0.21:53", forward: droute, weight: 1}
+  - service: tcp://10.9.0.50:25
+    vip: false
+    scheduler: lc
+    destinations:
+      - {address: "10.9.0.21:25", forward: droute, weight: 1}
   - service: fwmark://7
     scheduler: sh
     flags: [sh-fallback, sh-port]
@@ -213,6 +237,14 @@ func drawDocument(t *rapid.T) ipvs.Document {
 	if rapid.Bool().Draw(t, "timeouts") {
 		doc.Timeouts = &ipvs.Timeouts{TCP: 900, TCPFin: 61, UDP: ipvs.MaxConnectionTimeout}
 	}
+	if rapid.Bool().Draw(t, "vips") {
+		text := rapid.SampledFrom([]string{
+			`"auto"`, `[]`, `[{"address":"10.9.0.1"}]`, `[{"address":"2001:db8::1/64","network":"007"},{"address":"10.1.0.1/24","network":"null"}]`,
+		}).Draw(t, "list")
+		if err := json.Unmarshal([]byte(text), &doc.VIPs); err != nil {
+			t.Fatal(err)
+		}
+	}
 	keys := []string{"tcp://10.9.0.1:80", "udp://10.9.0.1:53", "sctp://[2001:db8::1]:9", "fwmark://7", "fwmark6://4294967295"}
 	for _, k := range keys[:rapid.IntRange(0, len(keys)).Draw(t, "services")] {
 		s := ipvs.Service{Name: words.Draw(t, "name"), Comment: words.Draw(t, "comment")}
@@ -220,6 +252,7 @@ func drawDocument(t *rapid.T) ipvs.Document {
 		if s.Key, err = ipvs.ParseServiceKey(k); err != nil {
 			t.Fatal(err)
 		}
+		s.NoVIP = s.Key.FWMark == 0 && ipvs.Negated(rapid.Bool().Draw(t, "no vip"))
 		s.Scheduler = rapid.SampledFrom([]string{"", "rr", "sh"}).Draw(t, "scheduler")
 		if s.Scheduler == "sh" {
 			s.Flags = ipvs.SHFallback | ipvs.SHPort | ipvs.Flag3
@@ -265,6 +298,8 @@ func FuzzParseTable(f *testing.F) {
 	}
 	f.Add(`{"services":[{"service":"tcp://[::1]:80"}]}`)
 	f.Add("services: &a\n  - *a\n")
+	f.Add("vips: auto\nservices: []\n")
+	f.Add("vips: &a [*a]\nservices: [{service: \"tcp://10.9.0.1:80\", vip: false}]\n")
 	f.Add("services: [? a : b]\n? [x]\n: y")
 	f.Add("<<: {a: b}\nservices: !!set {a, b}\n")
 	f.Fuzz(func(t *testing.T, text string) {

@@ -112,13 +112,8 @@ func (f *file) resolve(n ast.Node) ast.Node {
 
 // keys reads n, a mapping whose keys are given.
 func (f *file) keys(n ast.Node, path string, keys []key) {
-	var pairs []*ast.MappingValueNode
-	switch n := n.(type) {
-	case *ast.MappingNode:
-		pairs = n.Values
-	case *ast.MappingValueNode:
-		pairs = []*ast.MappingValueNode{n}
-	default:
+	pairs, ok := pairsOf(n)
+	if !ok {
 		f.failAt(n.GetToken(), path, "want a mapping, not "+kind(n))
 		return
 	}
@@ -147,6 +142,31 @@ func (f *file) keys(n ast.Node, path string, keys []key) {
 			continue
 		}
 		f.failAt(at, full, "unknown key; want one of "+strings.Join(names(keys), ", "))
+	}
+}
+
+// pairsOf returns the keys and values of n, and false when it is no mapping.
+func pairsOf(n ast.Node) ([]*ast.MappingValueNode, bool) {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		return n.Values, true
+	case *ast.MappingValueNode:
+		return []*ast.MappingValueNode{n}, true
+	}
+	return nil, false
+}
+
+// entries reads a mapping whose keys are the operator's own; item reads the value of
+// one.
+func entries(item func(name string) reader) reader {
+	return func(f *file, path string, n ast.Node) {
+		pairs, _ := pairsOf(n)
+		var keys []key
+		for _, pair := range pairs {
+			name := pair.Key.GetToken().Value
+			keys = append(keys, key{name: name, read: item(name)})
+		}
+		f.keys(n, path, keys)
 	}
 }
 
@@ -222,6 +242,16 @@ func address(to *netip.Addr, check func(netip.Addr) error) reader {
 	})
 }
 
+// prefix reads ADDRESS or ADDRESS/LENGTH that check, which may be nil, accepts.
+func prefix(to *netip.Prefix, check func(netip.Prefix) error) reader {
+	return scalar(func(s string) (err error) {
+		if *to, err = ipvs.ParsePrefix(s); err != nil || check == nil {
+			return err
+		}
+		return check(*to)
+	})
+}
+
 // addressPort reads ADDRESS:PORT.
 func addressPort(to *netip.AddrPort) reader {
 	return scalar(func(s string) error {
@@ -286,6 +316,15 @@ func boolean(to *bool) reader {
 			return
 		}
 		*to = b.Value
+	}
+}
+
+// negated reads true or false, and keeps the opposite.
+func negated(to *ipvs.Negated) reader {
+	return func(f *file, path string, n ast.Node) {
+		value := !bool(*to)
+		boolean(&value)(f, path, n)
+		*to = ipvs.Negated(!value)
 	}
 }
 

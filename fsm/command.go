@@ -13,7 +13,9 @@ import (
 )
 
 // Version is the format version of the commands and snapshots that this release
-// writes.
+// writes. A new field that is left out at its default keeps the version: who does
+// not know it refuses the entry, as it would refuse a newer version, and reads
+// everything else as before.
 const Version = 1
 
 // Limits of a command.

@@ -101,10 +101,26 @@ func everyKind() []ipvs.Change {
 	}
 }
 
+// virtualAddresses holds what everyKind, which is older, lacks.
+func virtualAddresses() []ipvs.Change {
+	without := addService(1, "rr")
+	without.Service.NoVIP = true
+	return []ipvs.Change{
+		{Op: ipvs.SetVIPs, VIPs: &ipvs.VIPs{}},
+		{Op: ipvs.SetVIPs, VIPs: &ipvs.VIPs{Listed: true, List: []ipvs.VIP{
+			{Prefix: netip.MustParsePrefix("10.1.0.1/24"), Network: "inside"},
+			{Prefix: netip.MustParsePrefix("2001:db8::100/128")},
+		}}},
+		without,
+	}
+}
+
 func TestGoldenCommands(t *testing.T) {
 	revision := uint64(41)
 	for name, c := range map[string]Command{
 		"changes": {ID: "3f1c", By: "root", IfRevision: &revision, Changes: everyKind()},
+		"vips":    {ID: "3f1e", Changes: virtualAddresses()},
+		"no-vips": {ID: "3f1f", Replace: &ipvs.Document{VIPs: &ipvs.VIPs{Listed: true}, Services: []ipvs.Service{}}},
 		"replace": {ID: "3f1d", Replace: &ipvs.Document{Services: []ipvs.Service{{Key: key(1), Scheduler: "rr", Destinations: []ipvs.Destination{*destination(1, 1)}}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -138,23 +154,27 @@ func TestGoldenResult(t *testing.T) {
 }
 
 func TestGoldenSnapshot(t *testing.T) {
-	m := New(nil)
-	apply(t, m, 3, encode(t, edit("first", everyKind()...)))
-	apply(t, m, 5, encode(t, edit("second", addService(1, "rr"))))
-	var written bytes.Buffer
-	if err := writeSnapshot(&written, m.State()); err != nil {
-		t.Fatal(err)
-	}
-	checkGolden(t, "snapshot-v1.jsonl", written.Bytes())
-	state, err := readSnapshot(&written)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if state.Hash() != m.State().Hash() {
-		t.Errorf("the state read from the snapshot has another hash")
-	}
-	if state.Revision() != 3 || state.Index() != 5 || !state.Table().Equal(m.State().Table()) {
-		t.Errorf("read revision %d, index %d, table %v", state.Revision(), state.Index(), state.Table().Document())
+	for name, changes := range map[string][]ipvs.Change{"snapshot-v1.jsonl": everyKind(), "snapshot-v1-vips.jsonl": virtualAddresses()} {
+		t.Run(name, func(t *testing.T) {
+			m := New(nil)
+			apply(t, m, 3, encode(t, edit("first", changes...)))
+			apply(t, m, 5, encode(t, edit("second", addService(1, "rr"))))
+			var written bytes.Buffer
+			if err := writeSnapshot(&written, m.State()); err != nil {
+				t.Fatal(err)
+			}
+			checkGolden(t, name, written.Bytes())
+			state, err := readSnapshot(&written)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if state.Hash() != m.State().Hash() {
+				t.Errorf("the state read from the snapshot has another hash")
+			}
+			if state.Revision() != 3 || state.Index() != 5 || !state.Table().Equal(m.State().Table()) {
+				t.Errorf("read revision %d, index %d, table %v", state.Revision(), state.Index(), state.Table().Document())
+			}
+		})
 	}
 }
 

@@ -64,13 +64,14 @@ func drawChange(t *rapid.T) ipvs.Change {
 	d := destination(rapid.IntRange(1, 4).Draw(t, "destination"), rapid.Int32Range(-1, 3).Draw(t, "weight"))
 	return rapid.SampledFrom([]ipvs.Change{
 		addService(n, "rr"),
-		{Op: ipvs.SetService, Key: key(n), Service: &ipvs.Service{Key: key(n), Scheduler: "wlc", Name: "x"}},
+		{Op: ipvs.SetService, Key: key(n), Service: &ipvs.Service{Key: key(n), Scheduler: "wlc", Name: "x", NoVIP: key(n).FWMark == 0}},
 		{Op: ipvs.DeleteService, Key: key(n)},
 		{Op: ipvs.AddDestination, Key: key(n), Destination: d},
 		{Op: ipvs.SetDestination, Key: key(n), Destination: d},
 		{Op: ipvs.DeleteDestination, Key: key(n), Address: d.Addr},
 		{Op: ipvs.SetSync, Sync: &ipvs.Sync{ID: n}},
 		{Op: ipvs.SetTimeouts, Timeouts: &ipvs.Timeouts{UDP: ipvs.Seconds(n)}},
+		{Op: ipvs.SetVIPs, VIPs: &ipvs.VIPs{Listed: n%2 == 0}},
 	}).Draw(t, "change")
 }
 

@@ -28,6 +28,7 @@ type snapshotHead struct {
 	Answers  int            `json:"answers"`
 	Sync     *ipvs.Sync     `json:"sync,omitempty"`
 	Timeouts *ipvs.Timeouts `json:"timeouts,omitempty"`
+	VIPs     *ipvs.VIPs     `json:"vips,omitempty"`
 }
 
 type snapshotAnswer struct {
@@ -58,7 +59,7 @@ func (s State) encode(w io.Writer) error {
 	doc := s.table.Document()
 	head := snapshotHead{
 		V: Version, Revision: s.revision, Index: s.index, Services: len(doc.Services), Answers: len(s.answers),
-		Sync: doc.Sync, Timeouts: doc.Timeouts,
+		Sync: doc.Sync, Timeouts: doc.Timeouts, VIPs: doc.VIPs,
 	}
 	if err := enc.Encode(head); err != nil {
 		return err
@@ -85,7 +86,7 @@ func readSnapshot(r io.Reader) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	doc := ipvs.Document{Sync: head.Sync, Timeouts: head.Timeouts}
+	doc := ipvs.Document{Sync: head.Sync, Timeouts: head.Timeouts, VIPs: head.VIPs}
 	for range head.Services {
 		var s ipvs.Service
 		if err := lines.next(&s); err != nil {

@@ -50,6 +50,12 @@ func (e *editor) apply(c Change) error {
 		}
 		e.table.timeouts = *c.Timeouts
 		return c.Timeouts.Validate()
+	case SetVIPs:
+		if c.VIPs == nil {
+			return invalidf("%s: the addresses are missing", c)
+		}
+		e.table.vips = c.VIPs.normalize()
+		return c.VIPs.Validate()
 	case AddService, SetService, DeleteService:
 		return e.applyService(c)
 	case AddDestination, SetDestination, DeleteDestination:

@@ -42,6 +42,9 @@ func TestApplyRefuses(t *testing.T) {
 		{"mixed families with sync", ipvs.Change{Op: ipvs.AddDestination, Key: key, Destination: d("[2001:db8::1]:80", func(d *ipvs.Destination) { d.Forward = ipvs.Tunnel })}, ipvs.ErrInvalid, "sync: {enabled: false}"},
 		{"no destination", ipvs.Change{Op: ipvs.AddDestination, Key: key}, ipvs.ErrInvalid, "missing"},
 		{"no settings", ipvs.Change{Op: ipvs.SetSync}, ipvs.ErrInvalid, "missing"},
+		{"no addresses", ipvs.Change{Op: ipvs.SetVIPs}, ipvs.ErrInvalid, "set-vips: the addresses are missing"},
+		{"an address twice", ipvs.Change{Op: ipvs.SetVIPs, VIPs: &ipvs.VIPs{Listed: true, List: []ipvs.VIP{vip("10.9.0.1/32"), vip("10.9.0.1/24")}}}, ipvs.ErrInvalid, "vips[1].address: duplicate"},
+		{"auto with a list", ipvs.Change{Op: ipvs.SetVIPs, VIPs: &ipvs.VIPs{List: []ipvs.VIP{vip("10.9.0.1/32")}}}, ipvs.ErrInvalid, "vips: auto excludes a list"},
 		{"unknown operation", ipvs.Change{Op: "flush"}, ipvs.ErrInvalid, "flush"},
 	}
 	for _, tt := range tests {

@@ -16,6 +16,7 @@ const (
 	DeleteDestination Op = "delete-destination"
 	SetSync           Op = "set-sync"
 	SetTimeouts       Op = "set-timeouts"
+	SetVIPs           Op = "set-vips"
 )
 
 // Change is one edit of a table. A user's edit, a log entry's, the reconciler's
@@ -28,6 +29,7 @@ type Change struct {
 	Address     netip.AddrPort `json:"address,omitzero"`      // DeleteDestination
 	Sync        *Sync          `json:"sync,omitempty"`        // SetSync
 	Timeouts    *Timeouts      `json:"timeouts,omitempty"`    // SetTimeouts
+	VIPs        *VIPs          `json:"vips,omitempty"`        // SetVIPs
 }
 
 // Target returns the address of the destination that c is about, and false for
@@ -46,7 +48,8 @@ func (c Change) Target() (netip.AddrPort, bool) {
 
 // String names the operation and its object.
 func (c Change) String() string {
-	if c.Op == SetSync || c.Op == SetTimeouts {
+	switch c.Op {
+	case SetSync, SetTimeouts, SetVIPs:
 		return string(c.Op)
 	}
 	s := string(c.Op) + " " + c.Key.String()

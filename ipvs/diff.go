@@ -14,6 +14,9 @@ func Diff(have, want Table) []Change {
 	if have.timeouts != want.timeouts {
 		first = append(first, Change{Op: SetTimeouts, Timeouts: &want.timeouts})
 	}
+	if !have.vips.Equal(want.vips) {
+		first = append(first, Change{Op: SetVIPs, VIPs: &want.vips})
+	}
 	if have.sync != want.sync {
 		change := Change{Op: SetSync, Sync: &want.sync}
 		if want.sync.Disabled {

@@ -12,11 +12,12 @@ import (
 type Document struct {
 	Sync     *Sync     `json:"sync,omitempty"`
 	Timeouts *Timeouts `json:"timeouts,omitempty"`
+	VIPs     *VIPs     `json:"vips,omitempty"`
 	Services []Service `json:"services"`
 }
 
-// Document returns t in document form. The services share memory with t and must
-// not be written to.
+// Document returns t in document form. It shares memory with t and must not be
+// written to.
 func (t Table) Document() Document {
 	doc := Document{Services: make([]Service, len(t.services))}
 	if t.sync != (Sync{}) {
@@ -24,6 +25,9 @@ func (t Table) Document() Document {
 	}
 	if t.timeouts != (Timeouts{}) {
 		doc.Timeouts = &t.timeouts
+	}
+	if t.vips.Listed {
+		doc.VIPs = &t.vips
 	}
 	for i, s := range t.services {
 		doc.Services[i] = *s
@@ -44,6 +48,10 @@ func (d Document) Table() (Table, error) {
 	if d.Timeouts != nil {
 		t.timeouts = *d.Timeouts
 		f.addAll("timeouts", d.Timeouts.Validate())
+	}
+	if d.VIPs != nil {
+		t.vips = d.VIPs.normalize()
+		f.addAll("", d.VIPs.Validate())
 	}
 	seen := make(map[ServiceKey]int, len(d.Services))
 	for i, s := range d.Services {

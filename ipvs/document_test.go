@@ -17,6 +17,7 @@ func TestDocumentRefuses(t *testing.T) {
 	dest := func(fields string) string {
 		return service(`"destinations":[{"address":"10.9.1.1:80",` + fields + `}]`)
 	}
+	vips := func(list string) string { return `{"vips":[` + list + `],"services":[]}` }
 	tests := []struct {
 		name, text, says string
 	}{
@@ -60,6 +61,25 @@ func TestDocumentRefuses(t *testing.T) {
 		{"service for another protocol", `{"services":[{"service":"protocol-1://10.9.0.1:80"}]}`, "services[0].service: protocol-1 is not tcp, udp or sctp"},
 		{"timeouts for kernels with 1000 ticks a second", `{"timeouts":{"tcp":"577h"},"services":[]}`, "timeouts.tcp: 577h is longer than the limit of 24 days"},
 		{"timeouts", `{"timeouts":{"udp":"800h"},"services":[]}`, "timeouts.udp: 800h is longer"},
+		{"vips of a service in words", service(`"vip":"no"`), "want true or false"},
+		{"vip of a mark", `{"services":[{"service":"fwmark://7","vip":false}]}`, "services[0].vip: is for services with an address, not for fwmark"},
+		{"vips in a word", `{"vips":"all","services":[]}`, `vips: "all" is neither auto nor a list`},
+		{"vips as a mapping", `{"vips":{},"services":[]}`, "vips: want auto or a list"},
+		{"unknown field of a vip", vips(`{"address":"10.9.0.1","nat":1}`), `unknown field "nat"`},
+		{"vip without address", vips(`{"network":"inside"}`), `"" is not ADDRESS or ADDRESS/LENGTH`},
+		{"vip with a zone", vips(`{"address":"fe80::1%eth0"}`), `"fe80::1%eth0" is not ADDRESS`},
+		{"multicast vip", vips(`{"address":"224.0.0.1"}`), "vips[0].address: address 224.0.0.1 is not a unicast address"},
+		{"unspecified vip", vips(`{"address":"::"}`), "vips[0].address: address :: is not a unicast address"},
+		{"v4 in v6 vip", vips(`{"address":"::ffff:10.9.0.1"}`), "vips[0].address: address ::ffff:10.9.0.1 is an IPv4 address written as IPv6"},
+		{"link-local vip", vips(`{"address":"10.9.0.1"},{"address":"fe80::1/64"}`), "vips[1].address: address fe80::1 is link-local"},
+		{"link-local IPv4 vip", vips(`{"address":"169.254.1.1"}`), "vips[0].address: address 169.254.1.1 is link-local"},
+		{"loopback vip", vips(`{"address":"127.0.0.2"}`), "vips[0].address: address 127.0.0.2 is a loopback address"},
+		{"vip of length 0", vips(`{"address":"10.9.0.1/0"}`), "vips[0].address: 10.9.0.1/0: the length is not from 1 to 32"},
+		{"a subnet", vips(`{"address":"10.9.0.0/24"}`), "vips[0].address: 10.9.0.0/24 is the subnet itself"},
+		{"a broadcast address", vips(`{"address":"10.9.3.255/22"}`), "vips[0].address: 10.9.3.255/22 is the broadcast address"},
+		{"vip twice", vips(`{"address":"10.9.0.2"},{"address":"10.9.0.1"},{"address":"10.9.0.2/24","network":"b"}`), "vips[2].address: duplicate: 10.9.0.2 is also vips[0]"},
+		{"long network", vips(`{"address":"10.9.0.1","network":"abcdefghijklmnop"}`), "vips[0].network: network \"abcdefghijklmnop\" has 16 characters, not from 1 to 15"},
+		{"network in capitals", vips(`{"address":"10.9.0.1","network":"Inside"}`), "vips[0].network: network \"Inside\" has a character other than a-z, 0-9 and '-'"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -112,6 +132,7 @@ func TestDocumentRoundTrips(t *testing.T) {
 
 func FuzzTableJSON(f *testing.F) {
 	f.Add(`{"sync":{"enabled":true,"id":7},"timeouts":{"tcp":"15m"},"services":[{"service":"tcp://10.9.0.100:80","scheduler":"wrr","persistence":{"timeout":"5m","netmask":"255.255.255.0"},"flags":[],"destinations":[{"address":"10.9.0.22:80","forward":"tunnel","weight":2,"tunnel":{"type":"gue","port":6080,"checksum":"csum"}}]}]}`)
+	f.Add(`{"vips":[{"address":"10.9.0.100"},{"address":"2001:db8::1/64","network":"inside"}],"services":[{"service":"tcp://10.9.0.100:80","vip":false}]}`)
 	f.Add(`{"services":[{"service":"fwmark6://7"}]}`)
 	f.Add(`{"services":[{"service":"tcp://[::]:80"}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
@@ -139,6 +160,8 @@ func TestEqualSeesEveryField(t *testing.T) {
 		switch v.Kind() {
 		case reflect.String:
 			v.SetString("x")
+		case reflect.Bool:
+			v.SetBool(true)
 		case reflect.Uint8:
 			v.SetUint(1)
 		case reflect.Slice:

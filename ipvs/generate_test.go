@@ -33,6 +33,7 @@ func drawSettings(t *rapid.T, key ipvs.ServiceKey) ipvs.Service {
 		Name:      rapid.SampledFrom([]string{"", "web"}).Draw(t, "name"),
 		Scheduler: rapid.SampledFrom([]string{"rr", "wrr", "sh", "mh"}).Draw(t, "scheduler"),
 		Flags:     rapid.SampledFrom([]ipvs.Flags{0, ipvs.Flag1, ipvs.Flag2 | ipvs.Flag3}).Draw(t, "flags"),
+		NoVIP:     ipvs.Negated(key.FWMark == 0 && rapid.Bool().Draw(t, "no vip")),
 	}
 	if rapid.Bool().Draw(t, "persistent") {
 		s.Persistence.Timeout = ipvs.Seconds(rapid.IntRange(1, 600).Draw(t, "timeout"))
@@ -75,6 +76,21 @@ func drawService(t *rapid.T, key ipvs.ServiceKey) ipvs.Service {
 	return s
 }
 
+func drawVIPs(t *rapid.T) *ipvs.VIPs {
+	v := ipvs.VIPs{Listed: rapid.Bool().Draw(t, "listed")}
+	if !v.Listed {
+		return &v
+	}
+	for _, n := range rapid.SliceOfNDistinct(rapid.IntRange(1, 5), 0, 5, rapid.ID).Draw(t, "vips") {
+		host := rapid.SampledFrom([]string{"10.9.0.%d/32", "10.9.0.%d/24", "2001:db8::%d/64"}).Draw(t, "address")
+		v.List = append(v.List, ipvs.VIP{
+			Prefix:  netip.MustParsePrefix(fmt.Sprintf(host, n)),
+			Network: rapid.SampledFrom([]string{"", "inside"}).Draw(t, "network"),
+		})
+	}
+	return &v
+}
+
 func drawTable(t *rapid.T) ipvs.Table {
 	var doc ipvs.Document
 	seen := map[ipvs.ServiceKey]bool{}
@@ -89,6 +105,9 @@ func drawTable(t *rapid.T) ipvs.Table {
 	}
 	if rapid.Bool().Draw(t, "timeouts") {
 		doc.Timeouts = &ipvs.Timeouts{TCP: ipvs.Seconds(rapid.IntRange(0, 900).Draw(t, "tcp"))}
+	}
+	if rapid.Bool().Draw(t, "vips") {
+		doc.VIPs = drawVIPs(t)
 	}
 	table, err := doc.Table()
 	if err != nil {

@@ -11,6 +11,7 @@ type Service struct {
 	Key          ServiceKey    `json:"service"`
 	Name         string        `json:"name,omitempty"`    // for people; not in the kernel
 	Comment      string        `json:"comment,omitempty"` // for people; not in the kernel
+	NoVIP        Negated       `json:"vip,omitzero"`      // this service does not make its address a VIP, see VIPs; not in the kernel
 	Scheduler    string        `json:"scheduler"`         // one of Schedulers
 	Persistence  Persistence   `json:"persistence,omitzero"`
 	Flags        Flags         `json:"flags,omitzero"`
@@ -74,10 +75,10 @@ func (s *Service) find(addr netip.AddrPort) (int, bool) {
 	return slices.BinarySearchFunc(s.Destinations, addr, func(d Destination, a netip.AddrPort) int { return compareAddrPort(d.Addr, a) })
 }
 
-// Bare returns s without what the kernel does not hold: names and comments. Two
-// services whose bare forms are equal are the same to a kernel.
+// Bare returns s without what the kernel does not hold: names, comments and NoVIP.
+// Two services whose bare forms are equal are the same to a kernel.
 func (s Service) Bare() Service {
-	s.Name, s.Comment = "", ""
+	s.Name, s.Comment, s.NoVIP = "", "", false
 	s.Destinations = slices.Clone(s.Destinations)
 	for i, d := range s.Destinations {
 		s.Destinations[i] = d.bare()
@@ -92,8 +93,8 @@ func (s *Service) Equal(o *Service) bool {
 
 // sameSettings compares everything but the destinations.
 func (s *Service) sameSettings(o *Service) bool {
-	return s.Key == o.Key && s.Name == o.Name && s.Comment == o.Comment && s.Scheduler == o.Scheduler &&
-		s.Persistence == o.Persistence && s.Flags == o.Flags
+	return s.Key == o.Key && s.Name == o.Name && s.Comment == o.Comment && s.NoVIP == o.NoVIP &&
+		s.Scheduler == o.Scheduler && s.Persistence == o.Persistence && s.Flags == o.Flags
 }
 
 // settings returns s without its destinations.

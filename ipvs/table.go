@@ -11,6 +11,7 @@ import (
 type Table struct {
 	sync     Sync
 	timeouts Timeouts
+	vips     VIPs       // normalized
 	services []*Service // sorted by key, no key twice; never written after the Table is made
 }
 
@@ -56,8 +57,8 @@ func (t Table) find(k ServiceKey) (int, bool) {
 	return slices.BinarySearchFunc(t.services, k, func(s *Service, k ServiceKey) int { return s.Key.Compare(k) })
 }
 
-// Bare returns the table as a kernel would hold it: without names and comments,
-// and without settings.
+// Bare returns the table as a kernel would hold it: its services in their bare
+// form, and no settings.
 func (t Table) Bare() Table {
 	bare := Table{services: make([]*Service, len(t.services))}
 	for i, s := range t.services {
@@ -69,6 +70,6 @@ func (t Table) Bare() Table {
 
 // Equal reports whether t and o are the same in every service and setting.
 func (t Table) Equal(o Table) bool {
-	return t.sync == o.sync && t.timeouts == o.timeouts &&
+	return t.sync == o.sync && t.timeouts == o.timeouts && t.vips.Equal(o.vips) &&
 		slices.EqualFunc(t.services, o.services, func(a, b *Service) bool { return a == b || a.Equal(b) })
 }

@@ -87,6 +87,9 @@ func (s *Service) Validate() error {
 	var f fields
 	f.add("service", s.Key.Validate())
 	f.addAll("", checkTexts(s.Name, s.Comment))
+	if s.NoVIP && s.Key.FWMark != 0 {
+		f.addf("vip", "is for services with an address, not for fwmark")
+	}
 	switch {
 	case len(s.Scheduler) > 15:
 		f.addf("scheduler", "%q has %d characters, the kernel's limit is 15", s.Scheduler, len(s.Scheduler))

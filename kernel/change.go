@@ -12,8 +12,8 @@ import (
 // none failed, else a slice with one entry for each change, nil for those done.
 //
 // Adding what exists matches os.ErrExist, setting or deleting what does not
-// os.ErrNotExist. A SetSync or SetTimeouts matches errors.ErrUnsupported: see
-// StartDaemon and SetTimeouts.
+// os.ErrNotExist. A SetSync, SetTimeouts or SetVIPs matches errors.ErrUnsupported:
+// see StartDaemon and SetTimeouts; virtual addresses are not IPVS's.
 func (c *Client) Apply(ctx context.Context, changes []ipvs.Change) []error {
 	var errs []error
 	for i, change := range changes {

@@ -42,8 +42,8 @@ type Request struct {
 	Timeouts    ipvs.Timeouts     // OpSetTimeouts
 }
 
-// RequestOf returns the request that carries out c. SetSync and SetTimeouts are no
-// edits of services: the error matches errors.ErrUnsupported.
+// RequestOf returns the request that carries out c. SetSync, SetTimeouts and
+// SetVIPs are no edits of services: the error matches errors.ErrUnsupported.
 func RequestOf(c ipvs.Change) (Request, error) {
 	r := Request{Op: string(c.Op), Key: c.Key, Service: c.Service, Destination: c.Destination, Address: c.Address}
 	switch c.Op {

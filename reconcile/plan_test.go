@@ -25,7 +25,8 @@ func drawTable(t *rapid.T, label string) ipvs.Table {
 	for _, n := range rapid.SliceOfNDistinct(rapid.IntRange(1, 9), 0, 6, rapid.ID).Draw(t, label) {
 		s := ipvs.Service{
 			Key: testKey(n), Scheduler: rapid.SampledFrom([]string{"rr", "wrr"}).Draw(t, "scheduler"),
-			Name: rapid.SampledFrom([]string{"", "web"}).Draw(t, "name"),
+			Name:  rapid.SampledFrom([]string{"", "web"}).Draw(t, "name"),
+			NoVIP: testKey(n).FWMark == 0 && ipvs.Negated(rapid.Bool().Draw(t, "no vip")),
 		}
 		for _, d := range rapid.SliceOfNDistinct(rapid.IntRange(1, 4), 0, 3, rapid.ID).Draw(t, "destinations") {
 			s.Destinations = append(s.Destinations, ipvs.Destination{
@@ -36,6 +37,7 @@ func drawTable(t *rapid.T, label string) ipvs.Table {
 		services = append(services, s)
 	}
 	doc := ipvs.Document{Services: services, Sync: &ipvs.Sync{Disabled: true}}
+	doc.VIPs = &ipvs.VIPs{Listed: rapid.Bool().Draw(t, "vips")}
 	table, err := doc.Table()
 	if err != nil {
 		t.Fatal(err)

@@ -255,6 +255,8 @@ func (h *host) desired(words []string) Desired {
 		switch name {
 		case "sync":
 			doc.Sync = &ipvs.Sync{ID: n, Disabled: value == "off"}
+		case "vip":
+			doc.VIPs = &ipvs.VIPs{Listed: true, List: []ipvs.VIP{{Prefix: netip.MustParsePrefix(value)}}}
 		case "tcp":
 			doc.Timeouts = &ipvs.Timeouts{TCP: ipvs.Seconds(n)}
 		default:
@@ -267,8 +269,8 @@ func (h *host) desired(words []string) Desired {
 	return d
 }
 
-// parseService reads KEY[,scheduler][,ADDRESS[*WEIGHT]...][,name:TEXT]. An IPv6
-// destination in an IPv4 service is a tunnel, the others are masq.
+// parseService reads KEY[,scheduler][,ADDRESS[*WEIGHT]...][,name:TEXT][,no-vip]. An
+// IPv6 destination in an IPv4 service is a tunnel, the others are masq.
 func parseService(t *testing.T, text string) ipvs.Service {
 	t.Helper()
 	parts := strings.Split(text, ",")
@@ -280,6 +282,10 @@ func parseService(t *testing.T, text string) ipvs.Service {
 	for _, part := range parts[1:] {
 		if name, ok := strings.CutPrefix(part, "name:"); ok {
 			s.Name = name
+			continue
+		}
+		if part == "no-vip" {
+			s.NoVIP = true
 			continue
 		}
 		address, weight, weighted := strings.Cut(part, "*")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -76,7 +77,8 @@ func (f *fake) Status(context.Context) (api.Status, error) {
 			{
 				Name: "d1", Role: api.RoleDirector, State: api.StateActive, Raft: "leader", Voter: true, AppliedRevision: 12,
 				SyncDaemons: []ipvs.Daemon{{State: ipvs.Master, Interface: "eth0", SyncID: 7}},
-				Foreign:     1, ForeignServices: []ipvs.ServiceKey{ipvs.ServiceMarked(ipvs.IPv4, 7)}, DriftRepaired: 3,
+				VIPs:        []netip.Addr{netip.MustParseAddr("10.9.0.1")}, Fence: "open",
+				Foreign: 1, ForeignServices: []ipvs.ServiceKey{ipvs.ServiceMarked(ipvs.IPv4, 7)}, DriftRepaired: 3,
 			},
 			{
 				Name: "d2", Role: api.RoleDirector, State: api.StateStandby, Raft: "follower", Voter: true, AppliedRevision: 11,
@@ -275,6 +277,31 @@ func TestServiceAndDestination(t *testing.T) {
   - service: tcp://10.9.0.100:80
     scheduler: wrr
 `},
+		{"service set tcp://10.9.0.100:80 --vip=false", `
+  - service: tcp://10.9.0.100:80
+    vip: false
+    scheduler: wrr
+`},
+		{"service set tcp://10.9.0.100:80 --scheduler rr", `
+  - service: tcp://10.9.0.100:80
+    vip: false
+    scheduler: rr
+`},
+		{"service set tcp://10.9.0.100:80 --vip=true --scheduler wrr", `
+  - service: tcp://10.9.0.100:80
+    scheduler: wrr
+`},
+		{"service add udp://10.9.0.100:53 --vip=false", `
+  - service: tcp://10.9.0.100:80
+    scheduler: wrr
+  - service: udp://10.9.0.100:53
+    vip: false
+    scheduler: wlc
+`},
+		{"service delete udp://10.9.0.100:53", `
+  - service: tcp://10.9.0.100:80
+    scheduler: wrr
+`},
 		{"service delete tcp://10.9.0.100:80", " []\n"},
 	}
 	for _, step := range steps {
@@ -337,10 +364,10 @@ func TestStatus(t *testing.T) {
 	c := newCLI(t)
 	c.want("status", `cluster lb, leader d1, revision 12
 
-NODE  ROLE      STATE        RAFT      VOTER  REVISION  SYNC DAEMONS         FOREIGN  REPAIRED
-d1    director  active       leader    yes    12        master on eth0 id 7  1        3
-d2    director  standby      follower  yes    11        backup on eth0 id 7  0        0
-w     witness   unreachable  -         no     0         -                    0        0
+NODE  ROLE      STATE        RAFT      VOTER  REVISION  SYNC DAEMONS         VIPS           FOREIGN  REPAIRED
+d1    director  active       leader    yes    12        master on eth0 id 7  1, fence open  1        3
+d2    director  standby      follower  yes    11        backup on eth0 id 7  -              0        0
+w     witness   unreachable  -         no     0         -                    -              0        0
 
 d2: tcp://10.9.0.1:80: no module
 w: no answer
@@ -413,6 +440,8 @@ func TestExitStatus(t *testing.T) {
 		{name: "api", args: "get --api http://localhost", want: exitUsage, says: "want unix:///PATH"},
 		{name: "forward", args: "destination add " + service + " 10.9.0.21:80 --forward dr", want: exitUsage, says: "--forward"},
 		{name: "flag name", args: "service add fwmark://1 --flags fast", want: exitUsage, says: "--flags"},
+		{name: "vip", args: "service add tcp://10.9.0.1:80 --vip=maybe", want: exitUsage, says: "--vip"},
+		{name: "vip of a mark", args: "service add fwmark://1 --vip=false", want: exitFailed, says: "vip: is for services with an address"},
 		{name: "no file", args: "apply", want: exitUsage, says: "-f FILE is missing"},
 		{name: "agent without configuration", args: "agent", want: exitUsage, says: "either --config FILE or --dev"},
 		{name: "agent with both", args: "agent --dev --config x", want: exitUsage},
@@ -510,7 +539,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 		}
 	}
 	check(newRoot())
-	pinned := []string{"agent", "apply", "destination", "get", "man", "members", "reconcile", "service", "status", "transfer", "version"}
+	pinned := []string{"agent", "apply", "destination", "get", "man", "members", "reconcile", "release", "service", "status", "transfer", "version"}
 	var names []string
 	for _, c := range newRoot().Commands() {
 		names = append(names, c.Name())

@@ -89,6 +89,7 @@ func serviceVerb(o *options, verb, short string, fresh func(*ipvs.Service) ipvs.
 type serviceFlags struct {
 	scheduler, timeout, netmask, engine, name, comment string
 	prefix                                             uint8
+	vip                                                bool
 	flags                                              []string
 }
 
@@ -100,6 +101,7 @@ func (f *serviceFlags) add(cmd *cobra.Command) {
 	flags.Uint8Var(&f.prefix, "prefix", 0, "persistence: the same for IPv6, like 64; 0 turns it off")
 	flags.StringVar(&f.engine, "engine", "", "persistence engine: sip")
 	flags.StringSliceVar(&f.flags, "flags", nil, "one-packet, sh-fallback, sh-port, mh-fallback, mh-port, flag-1, flag-2, flag-3")
+	flags.BoolVar(&f.vip, "vip", true, "the address is a virtual address when the table's vips are auto")
 	flags.StringVar(&f.name, "name", "", "name, for people")
 	flags.StringVar(&f.comment, "comment", "", "comment, for people")
 }
@@ -115,6 +117,9 @@ func (f *serviceFlags) change(cmd *cobra.Command, s *ipvs.Service) error {
 	}
 	if given("comment") {
 		s.Comment = f.comment
+	}
+	if given("vip") {
+		s.NoVIP = ipvs.Negated(!f.vip)
 	}
 	if given("engine") {
 		s.Persistence.Engine = f.engine

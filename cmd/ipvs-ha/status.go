@@ -47,14 +47,14 @@ func printStatus(out io.Writer, s api.Status) error {
 	}
 	fmt.Fprintf(out, "cluster %s, leader %s, revision %d\n\n", s.Cluster, leader, s.Revision)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tROLE\tSTATE\tRAFT\tVOTER\tREVISION\tSYNC DAEMONS\tFOREIGN\tREPAIRED")
+	fmt.Fprintln(w, "NODE\tROLE\tSTATE\tRAFT\tVOTER\tREVISION\tSYNC DAEMONS\tVIPS\tFOREIGN\tREPAIRED")
 	for _, n := range s.Nodes {
 		var daemons []string
 		for _, d := range n.SyncDaemons {
 			daemons = append(daemons, fmt.Sprintf("%s on %s id %d", d.State, d.Interface, d.SyncID))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\n", n.Name, n.Role, n.State, orDash(n.Raft), yesNo(n.Voter),
-			n.AppliedRevision, orDash(strings.Join(daemons, ", ")), n.Foreign, n.DriftRepaired)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%d\n", n.Name, n.Role, n.State, orDash(n.Raft), yesNo(n.Voter),
+			n.AppliedRevision, orDash(strings.Join(daemons, ", ")), vips(n), n.Foreign, n.DriftRepaired)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -74,6 +74,15 @@ func printStatus(out io.Writer, s api.Status) error {
 	}
 	_, err := fmt.Fprintln(out)
 	return err
+}
+
+// vips says how many virtual addresses a node has, and whether its fence lets packets
+// to them pass.
+func vips(n api.NodeStatus) string {
+	if n.Fence == "" {
+		return "-"
+	}
+	return fmt.Sprintf("%d, fence %s", len(n.VIPs), n.Fence)
 }
 
 // listed names the first of total services.

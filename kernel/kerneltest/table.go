@@ -53,7 +53,7 @@ func servicesReadBack(t *testing.T, k Kernel) {
 	samples := Services()
 	for _, s := range samples {
 		named := s
-		named.Name, named.Comment = "name", "not in the kernel"
+		named.Name, named.Comment, named.NoVIP = "name", "not in the kernel", true
 		if err := k.AddService(ctx, named); err != nil {
 			t.Errorf("%+v: %v", s, err)
 			continue
@@ -196,10 +196,11 @@ func applyGoesOn(t *testing.T, k Kernel) {
 		{Op: ipvs.AddService, Key: keyV4, Service: &s},
 		{Op: ipvs.AddDestination, Key: keyV4, Destination: &d},
 		{Op: ipvs.SetTimeouts, Timeouts: &ipvs.Timeouts{TCP: 1}},
+		{Op: ipvs.SetVIPs, VIPs: &ipvs.VIPs{}},
 		{Op: ipvs.DeleteDestination, Key: keyV4, Address: addr6},
 		{Op: ipvs.DeleteService, Key: keyV6},
 	}
-	want := []error{os.ErrNotExist, nil, os.ErrExist, nil, errors.ErrUnsupported, os.ErrNotExist, os.ErrNotExist}
+	want := []error{os.ErrNotExist, nil, os.ErrExist, nil, errors.ErrUnsupported, errors.ErrUnsupported, os.ErrNotExist, os.ErrNotExist}
 	errs := k.Apply(t.Context(), changes)
 	if len(errs) != len(changes) {
 		t.Fatalf("%d errors for %d changes: %v", len(errs), len(changes), errs)

@@ -1,0 +1,121 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/api"
+	"github.com/ipvs-ha/ipvs-ha/configs"
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
+	"github.com/ipvs-ha/ipvs-ha/vip"
+)
+
+// releaseTimeout is how long the fence may take to shut before a planned handover
+// lets the lease run out instead.
+const releaseTimeout = time.Second
+
+// mapped are the table's virtual addresses on this host: those with an interface, and
+// those without one, with the reason. It is never written to again.
+type mapped struct {
+	addresses []vip.Address
+	refused   []api.ObjectError
+}
+
+// newKeeper makes the part that owns VIPs, nil when the configuration names no
+// interface for them or the kernel is none of this host.
+func (a *Agent) newKeeper(opts Options) (*vip.Keeper, error) {
+	if a.cfg.VIP.Interface == "" || a.inMemory || opts.Kernel != nil {
+		return nil, nil
+	}
+	keeper, err := vip.New(vip.Config{
+		Fence:   a.cfg.VIP.Fence == configs.NFT,
+		Allow:   a.cfg.VIP.Allow,
+		DataDir: a.cfg.DataDir,
+		Logger:  a.log.With("part", "vip"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("own VIPs: %w", err)
+	}
+	return keeper, nil
+}
+
+// mapVIPs finds the interface of each virtual address.
+func (a *Agent) mapVIPs(t ipvs.Table) *mapped {
+	m := &mapped{}
+	for _, v := range t.VIPs() {
+		name := a.cfg.VIP.Interface
+		if v.Network != "" {
+			name = a.cfg.VIP.Networks[v.Network]
+		}
+		if name == "" {
+			m.refused = append(m.refused, api.ObjectError{
+				Object:  "vip " + v.Prefix.String(),
+				Message: fmt.Sprintf("this node's configuration names no interface for network %s (vip.networks)", v.Network),
+			})
+			continue
+		}
+		m.addresses = append(m.addresses, vip.Address{Prefix: v.Prefix, Interface: name})
+	}
+	return m
+}
+
+// onLease is told by the cluster how long this node is certainly the only leader.
+func (a *Agent) onLease(until time.Duration) {
+	a.lease.Store(int64(until))
+	a.pushVIPs()
+}
+
+// pushVIPs tells the keeper which addresses the cluster has, and until when they are
+// this node's. It does not block.
+func (a *Agent) pushVIPs() {
+	m := a.vips.Load()
+	if a.keeper == nil || m == nil {
+		return
+	}
+	var until time.Duration
+	if a.active.Load() {
+		until = time.Duration(a.lease.Load())
+	}
+	a.keeper.Set(m.addresses, until)
+}
+
+// beforeRelease waits until no packet for a VIP is accepted here any more; onLease
+// has been told so before.
+func (a *Agent) beforeRelease(ctx context.Context) error {
+	if a.keeper == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	for {
+		changed, s := a.keeper.Changed(), a.keeper.Status()
+		if !s.Owner && (s.Fence == vip.FenceShut || s.HeldCount == 0) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("the VIPs are still owned after %s", releaseTimeout)
+		}
+	}
+}
+
+// vipStatus adds to status what is to be said about VIPs.
+func (a *Agent) vipStatus(status *api.NodeStatus) {
+	if a.keeper == nil {
+		return
+	}
+	if m := a.vips.Load(); m != nil {
+		status.Errors = append(status.Errors, m.refused...)
+	}
+	s := a.keeper.Status()
+	status.VIPs = append(status.VIPs, s.Held...)
+	status.Fence = string(s.Fence)
+	for _, w := range s.Warnings {
+		status.Errors = append(status.Errors, api.ObjectError{Object: "record of addresses", Message: w})
+	}
+	for _, e := range s.Errors {
+		status.Errors = append(status.Errors, api.ObjectError{Object: "vip " + e.Object, Message: e.Message})
+	}
+}

@@ -1,0 +1,101 @@
+package cluster
+
+import (
+	"sync"
+	"time"
+)
+
+// A guard keeps this node's promises as a voter. A voter that grants a leader's
+// lease request promises not to help anybody else become leader for the lease's
+// length. All decisions about grants and votes are made under its one mutex, so that
+// of two that exclude each other one comes first:
+//
+// A leader of a later term needs the votes of a majority, and a lease needs the
+// grants of one. Some voter is in both. If it granted first, its promise was over
+// when it voted, and the lease ended before that promise; if it voted first, it
+// grants no leader of an older term any more.
+type guard struct {
+	now func() time.Duration // boot time
+
+	mu        sync.Mutex
+	to        string        // whom the newest promise was made to; "" nobody
+	until     time.Duration // its end
+	notBefore time.Duration // no vote before: a former run may have promised until then
+	floor     uint64        // no grant to a leader of an older term
+	pending   uint64        // the term of the vote that raft decides on now; 0 = none
+}
+
+// grant answers a lease request of the leader to in term. raftTerm reads raft's own
+// term, which is on disk before a vote is answered.
+func (g *guard) grant(to string, term uint64, length time.Duration, raftTerm func() uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if term < g.pending || term < g.floor || term < raftTerm() {
+		return false
+	}
+	g.to, g.until = to, g.now()+length
+	return true
+}
+
+// binds returns how long a promise still keeps this node from helping candidate.
+func (g *guard) binds(candidate string) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.bound(candidate)
+}
+
+func (g *guard) bound(candidate string) time.Duration {
+	until := g.notBefore
+	if g.to != candidate {
+		until = max(until, g.until)
+	}
+	return max(until-g.now(), 0)
+}
+
+// beginVote hands the decision on a vote to raft, unless a promise binds: then it
+// returns how long, and false.
+func (g *guard) beginVote(candidate string, term uint64) (wait time.Duration, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if wait := g.bound(candidate); wait > 0 {
+		return wait, false
+	}
+	g.pending = max(g.pending, term)
+	return 0, true
+}
+
+// endVote notes raft's decision; raftTerm is raft's term after it.
+func (g *guard) endVote(term uint64, granted bool, raftTerm uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if granted || raftTerm >= term {
+		g.floor = max(g.floor, term)
+	}
+	if g.pending == term {
+		g.pending = 0
+	}
+}
+
+// voting reports whether raft decides on a vote now.
+func (g *guard) voting() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.pending != 0
+}
+
+// release ends the promise made to the leader id, at its own word. Nobody is left to
+// be succeeded then: the leader chooses who follows.
+func (g *guard) release(id string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.to == id {
+		g.to, g.until = "", 0
+	}
+}
+
+// promised returns the newest promise.
+func (g *guard) promised() (to string, until time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.to, g.until
+}

@@ -1,0 +1,70 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+)
+
+func TestGuard(t *testing.T) {
+	const length = 300 * time.Millisecond
+	clock := 10 * time.Second
+	raftTerm := uint64(1)
+	term := func() uint64 { return raftTerm }
+	g := guard{now: func() time.Duration { return clock }}
+	vote := func(candidate string, of uint64) bool { _, ok := g.beginVote(candidate, of); return ok }
+
+	if !g.grant("a", 1, length, term) {
+		t.Fatal("the first request is refused")
+	}
+	if vote("b", 2) {
+		t.Error("a vote passes while a promise runs")
+	}
+	if wait, ok := g.beginVote("a", 2); !ok || wait != 0 {
+		t.Error("a promise binds against the node that it was made to")
+	}
+	if g.grant("a", 1, length, term) {
+		t.Error("term 1 gets a grant while raft decides on a vote of term 2")
+	}
+	g.endVote(2, true, 2)
+	raftTerm = 2
+	if g.grant("a", 1, length, term) {
+		t.Error("term 1 gets a grant after a vote of term 2")
+	}
+	clock += length
+	if !vote("b", 3) {
+		t.Fatal("no vote after the promise has ended")
+	}
+	g.endVote(3, false, 2) // raft refused: nothing happened
+	if !g.grant("a", 2, length, term) {
+		t.Error("a refused vote counts")
+	}
+	// The next leader was elected by others, so that the former lease is over.
+	if !g.grant("b", 3, length, term) {
+		t.Error("a leader of a later term gets no grant")
+	}
+	g.release("a")
+	if vote("c", 4) {
+		t.Error("a former leader can end the promise to another")
+	}
+	g.release("b")
+	if !vote("c", 4) {
+		t.Error("no vote after the release")
+	}
+}
+
+// TestGuardAfterRestart: a former run may have promised until a moment ago; it has
+// not voted since, so leaders may go on.
+func TestGuardAfterRestart(t *testing.T) {
+	clock := time.Second
+	g := guard{now: func() time.Duration { return clock }, notBefore: clock + 300*time.Millisecond}
+	if wait, ok := g.beginVote("a", 2); ok || wait != 300*time.Millisecond {
+		t.Errorf("a vote right after the start: %v, %v", wait, ok)
+	}
+	if !g.grant("a", 1, time.Millisecond, func() uint64 { return 1 }) {
+		t.Error("no grant right after the start")
+	}
+	clock += 300 * time.Millisecond
+	if _, ok := g.beginVote("b", 2); !ok {
+		t.Error("no vote later on")
+	}
+}

@@ -1,0 +1,222 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// fenceLateness is how late the fence that a kernel enforces at the end of a lease
+// may shut.
+const fenceLateness = 12 * time.Millisecond
+
+// drift is the difference of the clock rates of two nodes that a lease allows for:
+// one in so many.
+const drift = 1000
+
+// A lease is the leader's half: while it runs, no other node can be leader, whatever
+// anybody believes. It counts from before the newest request that a majority has
+// granted was sent.
+type lease struct {
+	mu       sync.Mutex
+	term     uint64                   // what follows is of this term
+	granted  map[string]time.Duration // by voter: when the newest request that it granted was sent
+	asking   map[string]bool          // voters with a request under way
+	until    time.Duration            // 0 = never held in term
+	released bool                     // given away: neither asked for nor taken any more
+	mute     time.Duration            // asks nobody before: see leaseRound
+}
+
+type leaseRequest struct {
+	Term   uint64        `json:"term"`
+	Length time.Duration `json:"length"`
+}
+
+// runLease keeps this node's lease while it leads, and has it succeed a leader whose
+// lease has ended while it follows.
+func (n *Node) runLease(ctx context.Context) error {
+	var asked sync.WaitGroup
+	defer asked.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if n.cfg.Profile.Lease == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	tick := time.NewTicker(n.cfg.Profile.Lease / leaseRequests)
+	defer tick.Stop()
+	for {
+		if term, leads := n.leading(); leads {
+			n.leaseRound(ctx, term, &asked)
+		} else {
+			n.loseLease()
+			n.succeedLeader(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			n.loseLease()
+			return nil
+		case <-tick.C:
+		case <-n.pingLease:
+		}
+	}
+}
+
+// leaseRound asks every voter for its grant. A leader that has lost its lease for as
+// long as one lasts falls silent for a while: its requests arrive, and would keep the
+// voters' promises alive, but no answer reaches it.
+func (n *Node) leaseRound(ctx context.Context, term uint64, asked *sync.WaitGroup) {
+	length := n.cfg.Profile.Lease
+	l := &n.lease
+	l.mu.Lock()
+	if l.term != term {
+		l.term, l.until, l.released, l.mute = term, 0, false, 0
+		l.granted, l.asking = map[string]time.Duration{}, map[string]bool{}
+	}
+	now := n.cfg.Now()
+	if l.until != 0 && now > l.until+length && l.mute < now-4*length {
+		l.mute = now + 4*length
+	}
+	if l.released || now < l.mute {
+		l.mu.Unlock()
+		n.loseLease()
+		return
+	}
+	if n.guard.grant(n.id, term, length, n.raft.Load().CurrentTerm) {
+		l.granted[n.id] = now
+	}
+	for _, s := range n.servers() {
+		if id := string(s.ID); s.Suffrage == raft.Voter && id != n.id && !l.asking[id] {
+			l.asking[id] = true
+			asked.Go(func() { n.askGrant(ctx, term, s) })
+		}
+	}
+	l.mu.Unlock()
+	n.renewLease(term)
+}
+
+// askGrant asks one voter once.
+func (n *Node) askGrant(ctx context.Context, term uint64, s raft.Server) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Profile.Lease)
+	defer cancel()
+	body, err := json.Marshal(leaseRequest{Term: term, Length: n.cfg.Profile.Lease})
+	sent := n.cfg.Now()
+	if err == nil {
+		_, err = n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodLease}, body)
+	}
+	n.lease.mu.Lock()
+	if n.lease.term == term {
+		n.lease.asking[string(s.ID)] = false
+		if err == nil {
+			n.lease.granted[string(s.ID)] = sent
+		}
+	}
+	n.lease.mu.Unlock()
+	if err == nil {
+		n.renewLease(term)
+	}
+}
+
+// answerLease serves methodLease.
+func (n *Node) answerLease(from string, body []byte) error {
+	var request leaseRequest
+	if err := json.Unmarshal(body, &request); err != nil {
+		return err
+	}
+	if request.Length > n.identity.get().Promised {
+		return fmt.Errorf("%w: a lease of %s is longer than the %s of this node's profile; all nodes need the same profile", ErrRefused, request.Length, n.cfg.Profile.Lease)
+	}
+	if !n.guard.grant(from, request.Term, request.Length, n.raft.Load().CurrentTerm) {
+		return fmt.Errorf("%w: term %d is over", ErrRefused, request.Term)
+	}
+	return nil
+}
+
+// renewLease passes on how long the lease of term runs now, if it does. A new leader
+// waits for the end of its own promises to others first.
+func (n *Node) renewLease(term uint64) {
+	var voters []string
+	for _, s := range n.servers() {
+		if s.Suffrage == raft.Voter {
+			voters = append(voters, string(s.ID))
+		}
+	}
+	l := &n.lease
+	l.mu.Lock()
+	if now, leads := n.leading(); l.term != term || l.released || !leads || now != term {
+		l.mu.Unlock()
+		return
+	}
+	var sent []time.Duration
+	for _, id := range voters {
+		if at, ok := l.granted[id]; ok {
+			sent = append(sent, at)
+		}
+	}
+	slices.SortFunc(sent, func(a, b time.Duration) int { return cmp.Compare(b, a) })
+	majority := len(voters)/2 + 1
+	if len(sent) < majority || n.guard.binds(n.id) > 0 {
+		l.mu.Unlock()
+		return
+	}
+	length := n.cfg.Profile.Lease
+	until := sent[majority-1] + length - length/drift - fenceLateness
+	renewed := until > l.until && until > n.cfg.Now()
+	if renewed {
+		l.until = until
+		n.cfg.OnLease(until) // under the lock, so that the newest is the last
+	}
+	l.mu.Unlock()
+}
+
+// loseLease tells that this node's lease, if it had one, counts no more.
+func (n *Node) loseLease() {
+	n.lease.mu.Lock()
+	defer n.lease.mu.Unlock()
+	n.cfg.OnLease(0)
+}
+
+// releaseLease gives the lease up before its end, so that the next leader need not
+// wait for it. BeforeRelease must have taken back what the lease allowed.
+func (n *Node) releaseLease(ctx context.Context) {
+	l := &n.lease
+	l.mu.Lock()
+	term, leads := n.leading()
+	if !leads || l.term != term {
+		l.mu.Unlock()
+		return
+	}
+	l.released = true
+	n.cfg.OnLease(0)
+	l.mu.Unlock()
+	if err := n.cfg.BeforeRelease(ctx); err != nil {
+		n.log.Warn("the lease is not given up but runs out", "error", err)
+		return
+	}
+	n.guard.release(n.id)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, s := range n.servers() {
+		if s.Suffrage == raft.Voter && string(s.ID) != n.id {
+			wg.Go(func() { // lost: the vote waits for the promise's end
+				_, _ = n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodRelease}, nil)
+			})
+		}
+	}
+	wg.Wait()
+}
+
+// resumeLease takes a release back, after a transfer that came to nothing.
+func (n *Node) resumeLease() {
+	n.lease.mu.Lock()
+	defer n.lease.mu.Unlock()
+	n.lease.released, n.lease.until = false, 0
+	ping(n.pingLease)
+}

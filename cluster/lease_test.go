@@ -1,0 +1,214 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/boottime"
+)
+
+// leaseProfile is quick, with room for two busy cores.
+var leaseProfile = Profile{
+	Name: "lease", Heartbeat: 700 * time.Millisecond, Election: 700 * time.Millisecond, LeaderLease: 300 * time.Millisecond,
+	Lease: 300 * time.Millisecond, Stagger: 50 * time.Millisecond, Commit: 5 * time.Millisecond, Transport: 700 * time.Millisecond,
+}
+
+// A watch sees every lease of a cluster and fails when two overlap.
+type watch struct {
+	t *testing.T
+
+	mu     sync.Mutex
+	until  map[string]time.Duration
+	holder string // of the newest lease
+	since  time.Duration
+	moves  int
+}
+
+func (w *watch) onLease(node string) func(time.Duration) {
+	return func(until time.Duration) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		now := boottime.Now()
+		if until == 0 {
+			if w.until[node] > now {
+				w.until[node] = now
+			}
+			return
+		}
+		for other, end := range w.until {
+			if other != node && end > now {
+				w.t.Errorf("%s holds a lease %v before that of %s ends", node, end-now, other)
+			}
+		}
+		w.until[node] = until
+		if w.holder != node {
+			w.holder, w.since = node, now
+			w.moves++
+		}
+	}
+}
+
+// held returns who holds the lease now, "" nobody, and since when.
+func (w *watch) held() (node string, since time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.until[w.holder] <= boottime.Now() {
+		return "", 0
+	}
+	return w.holder, w.since
+}
+
+func (w *watch) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.moves
+}
+
+// leased returns a formed cluster of three with a lease, its leader first.
+func leased(t *testing.T, tweak func(*Config)) (*bed, *watch, []*running) {
+	t.Helper()
+	w := &watch{t: t, until: map[string]time.Duration{}}
+	b, nodes := three(t, func(c *Config) {
+		c.Profile, c.OnLease = leaseProfile, w.onLease(c.Node)
+		if tweak != nil {
+			tweak(c)
+		}
+	})
+	awaitHolder(t, w, "", nodes)
+	leader, followers := leaderOf(nodes...)
+	return b, w, append([]*running{leader}, followers...)
+}
+
+// awaitHolder waits until a node other than former holds a lease.
+func awaitHolder(t *testing.T, w *watch, former string, nodes []*running) (since time.Duration) {
+	t.Helper()
+	eventually(t, "a lease", func() bool {
+		node, at := w.held()
+		since = at
+		return node != "" && node != former
+	}, nodes...)
+	return since
+}
+
+func TestProfilesAreConsistent(t *testing.T) {
+	for _, name := range []string{"fast", "lan", "wan"} {
+		p, err := ProfileByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rule, ok := range map[string]bool{
+			"the fence's lateness and the clocks' drift are a small part of a lease": fenceLateness+p.Lease/drift < p.Lease/5,
+			"raft's timers do not fire before a promise ends":                        10*p.Heartbeat >= 23*p.Lease,
+			"a leader that hears nobody steps down soon":                             2*p.LeaderLease <= 3*p.Lease,
+			"one late heartbeat does not depose a leader":                            5*p.LeaderLease >= 2*p.Heartbeat,
+			"a vote request outlives the promise that holds it":                      p.Transport > p.Lease,
+			"raft accepts it": p.LeaderLease <= p.Heartbeat && p.Heartbeat <= p.Election,
+		} {
+			if !ok {
+				t.Errorf("profile %s: not so: %s", name, rule)
+			}
+		}
+	}
+}
+
+// TestLeaseMovesAtItsEnd: the successor does not wait for raft's timers.
+func TestLeaseMovesAtItsEnd(t *testing.T) {
+	t.Parallel()
+	_, w, nodes := leased(t, nil)
+	began := boottime.Now()
+	nodes[0].cut()
+	took := awaitHolder(t, w, nodes[0].cfg.Node, nodes[1:]) - began
+	t.Logf("%v after the leader was cut off", took)
+	if took < leaseProfile.Lease/2 {
+		t.Errorf("the next lease began after %v, before the former could have ended", took)
+	}
+	if took > leaseProfile.Heartbeat {
+		t.Errorf("the next lease began after %v: raft's own timers take %v at least", took, leaseProfile.Heartbeat)
+	}
+}
+
+func TestTransferReleasesTheLease(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	shut := 0
+	_, w, nodes := leased(t, func(c *Config) {
+		c.BeforeRelease = func(context.Context) error { mu.Lock(); defer mu.Unlock(); shut++; return nil }
+	})
+	began := boottime.Now()
+	if err := nodes[1].Transfer(t.Context(), nodes[2].cfg.Node); err != nil {
+		t.Fatal(err)
+	}
+	took := awaitHolder(t, w, nodes[0].cfg.Node, nodes) - began
+	t.Logf("%v for a transfer", took)
+	mu.Lock()
+	defer mu.Unlock()
+	if shut != 1 {
+		t.Errorf("BeforeRelease was called %d times", shut)
+	}
+	// And on the leader's own end.
+	former, _ := w.held()
+	for _, r := range nodes {
+		if r.cfg.Node == former {
+			mu.Unlock()
+			r.stop()
+			mu.Lock()
+		}
+	}
+	awaitHolder(t, w, former, nil)
+}
+
+// TestAFollowerThatWasAwayMovesNothing: it did not hear the leader, and others did.
+func TestAFollowerThatWasAwayMovesNothing(t *testing.T) {
+	t.Parallel()
+	_, w, nodes := leased(t, nil)
+	term := nodes[0].State().Term
+	for range 3 {
+		nodes[1].cut()
+		eventually(t, "it misses the leader", func() bool { return nodes[1].State().Leader == "" }, nodes[1])
+		nodes[1].isCut.Store(false)
+		eventually(t, "it is back", func() bool { return nodes[1].State().Leader == nodes[0].ID() }, nodes...)
+	}
+	if got := nodes[0].State().Term; got != term || w.count() != 1 {
+		t.Errorf("term %d, was %d; %d holders", got, term, w.count())
+	}
+}
+
+// TestLeaseOfOne: a node alone grants itself.
+func TestLeaseOfOne(t *testing.T) {
+	t.Parallel()
+	w := &watch{t: t, until: map[string]time.Duration{}}
+	b := newBed(t, 1)
+	cfg := b.config(1, 1)
+	cfg.Profile, cfg.OnLease = leaseProfile, w.onLease(cfg.Node)
+	r := b.run(cfg)
+	awaitHolder(t, w, "", []*running{r})
+	r.kill()
+	eventually(t, "the end of the lease", func() bool { node, _ := w.held(); return node == "" })
+}
+
+// TestLeasesDoNotOverlap cuts and restarts whoever holds the lease, again and again.
+func TestLeasesDoNotOverlap(t *testing.T) {
+	t.Parallel()
+	b, w, nodes := leased(t, nil)
+	for round := range 6 {
+		former, _ := w.held()
+		for i, r := range nodes {
+			if r.cfg.Node != former {
+				continue
+			}
+			if round%2 == 0 {
+				r.kill()
+				nodes[i] = b.run(r.cfg)
+			} else {
+				r.cut()
+				awaitHolder(t, w, former, nodes)
+				r.isCut.Store(false)
+			}
+		}
+		awaitHolder(t, w, "", nodes)
+		formed(t, nodes...)
+	}
+	t.Logf("%d holders", w.count())
+}

@@ -1,0 +1,234 @@
+package e2e_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A probe asks every director at once, by its MAC address so that ARP hides nothing,
+// whether it accepts packets for a VIP: it sends each an echo request and notes who
+// answers.
+type probe struct {
+	t    *testing.T
+	fd   int
+	vip  netip.Addr
+	from netip.Addr
+	mac  net.HardwareAddr
+	to   map[string]net.HardwareAddr // by director
+
+	stop chan struct{}
+	done sync.WaitGroup
+
+	mu      sync.Mutex
+	sent    map[uint32]time.Time // by director's number and sequence
+	names   []string
+	accepts []acceptance // in the order of the answers
+}
+
+// An acceptance is one echo request that a director has taken.
+type acceptance struct {
+	director string
+	sent     time.Time
+}
+
+const probeInterval = 4 * time.Millisecond
+
+// newProbe starts to ask the lab's directors from a host of its own.
+func (l *lab) newProbe(vip string) *probe {
+	l.t.Helper()
+	const address = "10.9.0.50"
+	ns := l.prefix + "c1"
+	l.host(ns, address)
+	p := &probe{
+		t: l.t, vip: netip.MustParseAddr(vip), from: netip.MustParseAddr(address), mac: l.macOf(ns),
+		to: map[string]net.HardwareAddr{}, stop: make(chan struct{}), sent: map[uint32]time.Time{},
+	}
+	for _, n := range l.nodes {
+		if !strings.HasPrefix(n.name, "w") {
+			p.names = append(p.names, n.name)
+			p.to[n.name] = l.macOf(n.ns)
+		}
+	}
+	err := inNamespace(ns, func() error {
+		eth0, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		const all = unix.ETH_P_IP>>8 | unix.ETH_P_IP&0xff<<8 // network order
+		if p.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, all); err != nil {
+			return err
+		}
+		return unix.Bind(p.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: eth0.Index})
+	})
+	if err == nil {
+		err = unix.SetsockoptTimeval(p.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000})
+	}
+	if err != nil {
+		l.t.Fatalf("probe: %v", err)
+	}
+	p.done.Go(p.send)
+	p.done.Go(p.receive)
+	l.t.Cleanup(p.close)
+	return p
+}
+
+func (p *probe) close() {
+	select {
+	case <-p.stop:
+		return
+	default:
+	}
+	close(p.stop)
+	p.done.Wait()
+	_ = unix.Close(p.fd)
+}
+
+func (l *lab) macOf(ns string) net.HardwareAddr {
+	l.t.Helper()
+	out, err := exec.Command("ip", "netns", "exec", ns, "cat", "/sys/class/net/eth0/address").Output()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	mac, err := net.ParseMAC(strings.TrimSpace(string(out)))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return mac
+}
+
+func (p *probe) send() {
+	tick := time.NewTicker(probeInterval)
+	defer tick.Stop()
+	for seq := uint16(0); ; seq++ {
+		select {
+		case <-p.stop:
+			return
+		case <-tick.C:
+		}
+		for i, name := range p.names {
+			p.mu.Lock()
+			p.sent[uint32(i)<<16|uint32(seq)] = time.Now()
+			p.mu.Unlock()
+			_, _ = unix.Write(p.fd, p.frame(p.to[name], uint16(i), seq)) // a full queue loses one
+		}
+	}
+}
+
+// frame is an echo request in IPv4 in Ethernet.
+func (p *probe) frame(to net.HardwareAddr, id, seq uint16) []byte {
+	icmp := []byte{8, 0, 0, 0, byte(id >> 8), byte(id), byte(seq >> 8), byte(seq)}
+	binary.BigEndian.PutUint16(icmp[2:], checksum(icmp))
+	from, vip := p.from.As4(), p.vip.As4()
+	ip := []byte{0x45, 0, 0, byte(20 + len(icmp)), 0, 0, 0, 0, 64, unix.IPPROTO_ICMP, 0, 0}
+	ip = append(append(ip, from[:]...), vip[:]...)
+	binary.BigEndian.PutUint16(ip[10:], checksum(ip))
+	frame := append(append([]byte{}, to...), p.mac...)
+	return append(append(append(frame, 8, 0), ip...), icmp...)
+}
+
+// checksum is that of RFC 1071, over an even number of bytes.
+func checksum(b []byte) uint16 {
+	var sum uint32
+	for i := 0; i < len(b); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}
+
+func (p *probe) receive() {
+	frame := make([]byte, 2048)
+	for {
+		select {
+		case <-p.stop:
+			return
+		default:
+		}
+		n, err := unix.Read(p.fd, frame)
+		if err != nil || n < 14+20+8 {
+			continue // nothing for a while
+		}
+		ip := frame[14:n]
+		icmp := ip[20:]
+		if ip[9] != unix.IPPROTO_ICMP || icmp[0] != 0 || netip.AddrFrom4([4]byte(ip[12:16])) != p.vip {
+			continue
+		}
+		id, seq := binary.BigEndian.Uint16(icmp[4:]), binary.BigEndian.Uint16(icmp[6:])
+		if int(id) >= len(p.names) {
+			continue
+		}
+		p.mu.Lock()
+		if sent, ok := p.sent[uint32(id)<<16|uint32(seq)]; ok {
+			p.accepts = append(p.accepts, acceptance{p.names[id], sent})
+		}
+		p.mu.Unlock()
+	}
+}
+
+// owner returns who accepted a request of the last moments, "" nobody.
+func (p *probe) owner() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.accepts) == 0 {
+		return ""
+	}
+	if last := p.accepts[len(p.accepts)-1]; time.Since(last.sent) < 20*probeInterval {
+		return last.director
+	}
+	return ""
+}
+
+// awaitOwner waits for an owner other than former.
+func (p *probe) awaitOwner(l *lab, former string) (owner string) {
+	p.t.Helper()
+	l.await("owner of the VIP that is not "+former, func() error {
+		if owner = p.owner(); owner == "" || owner == former {
+			return fmt.Errorf("owner %q", owner)
+		}
+		return nil
+	})
+	return owner
+}
+
+// moves returns, for each change of the owner, how long nobody accepted, and how many
+// requests were taken while another director took them too: sent between two that the
+// other has taken, or at the same moment as one.
+func (p *probe) moves() (gaps []time.Duration, overlap int) {
+	p.mu.Lock()
+	accepts := slices.Clone(p.accepts)
+	p.mu.Unlock()
+	slices.SortStableFunc(accepts, func(a, b acceptance) int { return a.sent.Compare(b.sent) })
+	const window = 150 * time.Millisecond // less than a role stays with one
+	for i, a := range accepts {
+		if i > 0 && accepts[i-1].director != a.director {
+			gaps = append(gaps, a.sent.Sub(accepts[i-1].sent))
+		}
+		other := false // somebody else has taken one sent after a
+		for _, b := range accepts[i+1:] {
+			if b.sent.Sub(a.sent) > window {
+				break
+			}
+			switch {
+			case b.director != a.director && b.sent.Sub(a.sent) < probeInterval/2:
+				overlap++
+			case b.director != a.director:
+				other = true
+			case other:
+				overlap++
+			}
+		}
+	}
+	return gaps, overlap
+}

@@ -1,0 +1,202 @@
+package e2e_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const vipTable = `
+services:
+  - service: tcp://10.9.0.100:80
+    scheduler: rr
+    destinations:
+      - {address: "10.9.0.21:80", forward: droute}
+`
+
+// vipLab is a cluster of three whose leader owns 10.9.0.100, and a probe of that.
+func vipLab(t *testing.T, config string) (*lab, *probe) {
+	t.Helper()
+	l := newLab(t, "d1", "d2", "d3")
+	for _, n := range l.nodes {
+		n.config = "vip: {interface: eth0" + config + "}\n"
+	}
+	l.startAll()
+	leader := l.awaitLeader()
+	leader.mustApply(vipTable, "apply", "-f", "-")
+	p := l.newProbe("10.9.0.100")
+	l.await("owner", func() error {
+		if owner := p.owner(); owner != l.awaitLeader().name {
+			return fmt.Errorf("%q owns the VIP", owner)
+		}
+		return nil
+	})
+	return l, p
+}
+
+// check fails when two directors have taken packets at once, and tells the gaps.
+func (p *probe) check(what string) {
+	p.t.Helper()
+	gaps, overlap := p.moves()
+	p.t.Logf("%s: nobody accepted for %v; %d packets accepted by two", what, gaps, overlap)
+	if overlap > 0 {
+		p.t.Errorf("%s: %d packets were taken while another director took them too", what, overlap)
+	}
+}
+
+func TestVIPFollowsTheLeader(t *testing.T) {
+	l, p := vipLab(t, "")
+	for _, n := range l.nodes {
+		has := strings.Contains(l.run("ip", "-n", n.ns, "addr", "show", "eth0"), "10.9.0.100/32")
+		if owner := p.owner() == n.name; has != owner {
+			t.Errorf("%s has the address: %t, it is the owner: %t", n.name, has, owner)
+		}
+	}
+	former := p.awaitOwner(l, "nobody")
+	l.node(former).mustHA("transfer")
+	next := p.awaitOwner(l, former)
+	p.check("transfer")
+
+	l.node(next).kill(syscall.SIGTERM)
+	third := p.awaitOwner(l, next)
+	p.check("SIGTERM")
+	l.await("no address on the one that has stopped", func() error {
+		if out := l.run("ip", "-n", l.node(next).ns, "addr", "show", "eth0"); strings.Contains(out, "10.9.0.100") {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+	l.node(next).start()
+	l.awaitVoters(l.node(third), "d1", "d2", "d3")
+	if owner := p.owner(); owner != third {
+		t.Errorf("the owner is %q after %s came back, was %s", owner, next, third)
+	}
+	p.check("return")
+}
+
+// TestOneOwner stops, kills and cuts off the owner and expects that no packet is ever
+// accepted by two.
+func TestOneOwner(t *testing.T) {
+	faults := map[string]struct {
+		strike func(l *lab, n *node)
+		heal   func(l *lab, n *node)
+	}{
+		"kill -9": {
+			func(_ *lab, n *node) { n.kill(syscall.SIGKILL) },
+			func(_ *lab, n *node) { n.start() },
+		},
+		"SIGSTOP": {
+			func(_ *lab, n *node) { _ = n.cmd.Process.Signal(syscall.SIGSTOP) },
+			func(_ *lab, n *node) { _ = n.cmd.Process.Signal(syscall.SIGCONT) },
+		},
+		"cut off from the others": { // not from the clients
+			func(l *lab, n *node) { l.cutOff(n, "in", "out") },
+			func(l *lab, n *node) { l.reconnect(n) },
+		},
+		"cannot hear the others": {
+			func(l *lab, n *node) { l.cutOff(n, "in") },
+			func(l *lab, n *node) { l.reconnect(n) },
+		},
+		"cannot speak to the others": {
+			func(l *lab, n *node) { l.cutOff(n, "out") },
+			func(l *lab, n *node) { l.reconnect(n) },
+		},
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			l, p := vipLab(t, "")
+			for range 3 {
+				former := p.awaitOwner(l, "nobody")
+				fault.strike(l, l.node(former))
+				next := p.awaitOwner(l, former)
+				fault.heal(l, l.node(former))
+				l.awaitVoters(l.node(next), "d1", "d2", "d3")
+				l.awaitLeader()
+			}
+			p.check(name)
+		})
+	}
+}
+
+// TestProbeSeesTwoOwners: without the fence, a stopped owner keeps its address.
+func TestProbeSeesTwoOwners(t *testing.T) {
+	l, p := vipLab(t, ", fence: off")
+	former := p.awaitOwner(l, "nobody")
+	_ = l.node(former).cmd.Process.Signal(syscall.SIGSTOP)
+	defer func() { _ = l.node(former).cmd.Process.Signal(syscall.SIGCONT) }()
+	l.await("overlap", func() error {
+		if _, overlap := p.moves(); overlap == 0 {
+			return fmt.Errorf("none")
+		}
+		return nil
+	})
+}
+
+// TestReleaseWithoutAnAgent: what kill -9 leaves behind goes by the operator's word.
+func TestReleaseWithoutAnAgent(t *testing.T) {
+	l, p := vipLab(t, "")
+	n := l.node(p.awaitOwner(l, "nobody"))
+	n.kill(syscall.SIGKILL)
+	for range 2 { // nothing to release is no error
+		l.run("ip", "netns", "exec", n.ns, os.Getenv("IPVS_HA_BIN"), "release", "--config", n.dir+".yaml")
+	}
+	if out := l.run("ip", "-n", n.ns, "addr", "show", "eth0"); strings.Contains(out, "10.9.0.100") {
+		t.Errorf("the address is still there:\n%s", out)
+	}
+	n.awaitDaemons()
+	if got := n.ipvsadm("-Sn"); !strings.Contains(got, "-A -t 10.9.0.100:80") {
+		t.Errorf("the table is gone:\n%s", got)
+	}
+	p.awaitOwner(l, n.name)
+	p.check("kill -9 and release")
+}
+
+// TestFenceIsRebuilt flushes the owner's ruleset.
+func TestFenceIsRebuilt(t *testing.T) {
+	l, p := vipLab(t, "")
+	owner := l.node(p.awaitOwner(l, "nobody"))
+	l.run("ip", "netns", "exec", owner.ns, "nft", "flush", "ruleset")
+	l.run("ip", "-n", owner.ns, "addr", "del", "10.9.0.100/32", "dev", "eth0")
+	l.await("fence and address", func() error {
+		if out := l.run("ip", "netns", "exec", owner.ns, "nft", "list", "ruleset"); !strings.Contains(out, "10.9.0.100") {
+			return fmt.Errorf("%s", out)
+		}
+		if out := l.run("ip", "-n", owner.ns, "addr", "show", "eth0"); !strings.Contains(out, "10.9.0.100") {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+	former := owner.name
+	_ = owner.cmd.Process.Signal(syscall.SIGSTOP)
+	p.awaitOwner(l, former)
+	time.Sleep(500 * time.Millisecond) // and the former one takes no packets in all this time
+	_ = owner.cmd.Process.Signal(syscall.SIGCONT)
+	p.check("SIGSTOP after a flush")
+}
+
+// cutOff drops the packets of the other nodes, or to them.
+func (l *lab) cutOff(n *node, directions ...string) {
+	l.t.Helper()
+	rules := "table netdev cut {\n"
+	for _, direction := range directions {
+		hook, match := "ingress", "ip saddr"
+		if direction == "out" {
+			hook, match = "egress", "ip daddr"
+		}
+		rules += fmt.Sprintf("chain %s { type filter hook %s device eth0 priority 0; ", direction, hook)
+		for _, o := range l.others(n) {
+			rules += match + " " + o.address + " drop; "
+		}
+		rules += "}\n"
+	}
+	cmd := []string{"netns", "exec", n.ns, "sh", "-c", "nft -f - <<'EOF'\n" + rules + "}\nEOF"}
+	l.run("ip", cmd...)
+}
+
+func (l *lab) reconnect(n *node) {
+	l.t.Helper()
+	l.run("ip", "netns", "exec", n.ns, "nft", "delete", "table", "netdev", "cut")
+}

@@ -1,0 +1,61 @@
+package vip
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/google/nftables"
+)
+
+// minPermit is the shortest permit. The kernel counts in ticks of up to 10 ms, and
+// some kernels take less than one tick for no end at all.
+const minPermit = 20 * time.Millisecond
+
+// fence is what keeps packets from VIPs. Each call ends within a few seconds, and
+// errors match os.ErrNotExist when the fence is not there or not whole.
+type fence interface {
+	// Covered returns the addresses that the fence covers.
+	Covered() ([]netip.Addr, error)
+	// Build makes the fence anew, shut, over exactly these addresses, and without a
+	// moment in between.
+	Build(addrs []netip.Addr) error
+	// Change covers more and fewer addresses.
+	Change(cover, uncover []netip.Addr) error
+	// Permit lets packets through for d from now, at least minPermit, in place of any
+	// permit before.
+	Permit(d time.Duration) error
+	// Shut ends the permit.
+	Shut() error
+	// Check returns nil when the fence is whole.
+	Check() error
+}
+
+// noFence is no fence. The addresses are then all that tells an owner from others.
+type noFence struct{}
+
+var _, _ fence = (*nft)(nil), noFence{}
+
+// Build removes the fence of a process that had one: it is shut.
+func (noFence) Build([]netip.Addr) error {
+	var f nft
+	for _, t := range []*nftables.Table{inetTable, arpTable} {
+		conn, err := f.open()
+		if err != nil {
+			return err
+		}
+		if _, err := conn.ListTableOfFamily(t.Name, t.Family); err != nil {
+			continue // none, or no nftables in this kernel
+		}
+		if err := f.commit(func(c *nftables.Conn) error { c.DelTable(t); return nil }); err != nil && !isGone(err) {
+			return fmt.Errorf("remove the fence that is off now: %w", err)
+		}
+	}
+	return nil
+}
+
+func (noFence) Covered() ([]netip.Addr, error) { return nil, nil }
+func (noFence) Change(_, _ []netip.Addr) error { return nil }
+func (noFence) Permit(time.Duration) error     { return nil }
+func (noFence) Shut() error                    { return nil }
+func (noFence) Check() error                   { return nil }

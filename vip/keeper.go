@@ -1,0 +1,229 @@
+package vip
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/boottime"
+)
+
+// Config says what a Keeper works on.
+type Config struct {
+	Fence    bool                 // drop packets to VIPs unless this host is the owner
+	Allow    []netip.Prefix       // what this host may take; empty = the networks of each address's interface
+	DataDir  string               // for the record of addresses; must exist
+	Now      func() time.Duration // the clock of deadlines; nil = boottime.Now
+	Logger   *slog.Logger         // nil = discard
+	Announce Announce
+}
+
+// Keeper makes this host answer for the VIPs until a deadline. Run is the only
+// writer of the fence, of our addresses and of announcements; the other methods are
+// safe for concurrent use and never block.
+type Keeper struct {
+	fenced   bool // the configuration wants a fence
+	allow    []netip.Prefix
+	now      func() time.Duration
+	log      *slog.Logger
+	timing   Announce
+	pingC    chan struct{}
+	claimer  *claimer
+	warnings []string
+	connect  func(heard) (parts, error) // opens what is below, in Run's network namespace
+
+	// Owned by Run.
+	parts
+	tenure
+	covered      map[netip.Addr]bool // by the fence
+	built        bool                // the fence is there as far as is known
+	fenceState   Fence
+	plan         plan             // of the last look
+	host         host             // at the last look
+	failures     map[string]error // by the object of an ObjectError
+	seen         uint64           // version of the wishes at the last look
+	lookAt       time.Duration    // when the next look is due
+	looked       time.Duration    // when the last one was
+	fenceRebuilt uint64
+	repaired     uint64
+	foreignCount uint64
+
+	mu       sync.Mutex
+	wishes   wishes
+	hint     bool // something about the host may have changed
+	foreign  map[netip.Addr]net.HardwareAddr
+	foreigns uint64              // heard since the last round
+	holding  map[netip.Addr]link // what is ours to announce; never written to
+	status   Status
+	changed  chan struct{} // closed when status changes
+}
+
+// wishes are what Set said.
+type wishes struct {
+	all     []Address
+	version uint64 // of all; 0 = Set was not called yet
+	until   time.Duration
+}
+
+// parts are the ways to the kernel.
+type parts struct {
+	fence   fence
+	network network
+	routes  routes
+	wire    announcer
+	watch   func(ctx context.Context, look func()) // calls look at changes until ctx is done
+	close   func()
+}
+
+// New reads the record of addresses and returns a keeper that has touched nothing
+// else yet. A damaged record is no error: it is set aside, logged, and named in
+// Status.Warnings.
+func New(c Config) (*Keeper, error) {
+	if c.Now == nil {
+		c.Now = boottime.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	claims, warning, err := readRecord(c.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	save := func(claims map[Address]bool) error { return writeRecord(c.DataDir, claims) }
+	k := &Keeper{
+		fenced: c.Fence, allow: c.Allow, now: c.Now, log: c.Logger, timing: c.Announce.withDefaults(),
+		pingC: make(chan struct{}, 1), claimer: newClaimer(claims, save, c.Logger),
+		covered: map[netip.Addr]bool{}, fenceState: FenceUnknown, failures: map[string]error{},
+		foreign: map[netip.Addr]net.HardwareAddr{}, status: Status{Fence: FenceUnknown}, changed: make(chan struct{}),
+		connect: func(h heard) (parts, error) { return connect(c.Fence, h) },
+	}
+	k.claimer.changed = k.look
+	if warning != nil {
+		c.Logger.Error("record of addresses", "error", warning)
+		k.warnings = []string{warning.Error()}
+		k.status.Warnings = k.warnings
+	}
+	return k, nil
+}
+
+// connect opens the ways to the kernel of the network namespace of this thread.
+func connect(fenced bool, h heard) (parts, error) {
+	forKeeper, err := openNetwork()
+	if err != nil {
+		return parts{}, err
+	}
+	forClaimer, err := openNetwork()
+	if err != nil {
+		forKeeper.close()
+		return parts{}, err
+	}
+	changes, err := openEvents()
+	if err != nil {
+		forKeeper.close()
+		forClaimer.close()
+		return parts{}, err
+	}
+	p := parts{
+		fence: noFence{}, network: forKeeper, routes: forClaimer, wire: newWire(h), watch: changes.run,
+		close: func() { forKeeper.close(); forClaimer.close() },
+	}
+	if fenced {
+		p.fence = &nft{}
+	}
+	return p, nil
+}
+
+// Set says which VIPs the cluster owns, and that this host is their owner until a
+// time since boot; zero, or a time in the past, says that it is not. The newest
+// values win. A lease is renewed by calling Set again before it ends.
+func (k *Keeper) Set(all []Address, until time.Duration) {
+	k.mu.Lock()
+	if k.wishes.version == 0 || !slices.Equal(all, k.wishes.all) {
+		k.wishes.all = slices.Clone(all)
+		k.wishes.version++
+	}
+	k.wishes.until = until
+	k.mu.Unlock()
+	k.ping()
+}
+
+func (k *Keeper) newest() wishes {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.wishes
+}
+
+func (k *Keeper) ping() {
+	select {
+	case k.pingC <- struct{}{}:
+	default:
+	}
+}
+
+// look has the host looked at soon.
+func (k *Keeper) look() {
+	k.mu.Lock()
+	k.hint = true
+	k.mu.Unlock()
+	k.ping()
+}
+
+// heard notes what somebody said on a link, when it is about an address of ours.
+func (k *Keeper) heard(index int, a netip.Addr, mac net.HardwareAddr) {
+	k.mu.Lock()
+	l, ours := k.holding[a]
+	foreign := ours && l.Index == index && !slices.Equal(l.MAC, mac)
+	if foreign {
+		k.foreign[a] = slices.Clone(mac)
+		k.foreigns++
+	}
+	k.mu.Unlock()
+	if foreign {
+		k.ping()
+	}
+}
+
+// Run keeps the VIPs until ctx is done. Then it shuts the fence, takes our addresses
+// away and returns nil; the fence stays, shut. It may be called once.
+func (k *Keeper) Run(ctx context.Context) error {
+	p, err := k.connect(k.heard)
+	if err != nil {
+		return fmt.Errorf("keep the VIPs: %w", err)
+	}
+	k.parts = p
+	k.claimer.routes = p.routes
+	ctx, cancel := context.WithCancel(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() { p.watch(ctx, k.look) })
+	claiming := make(chan struct{})
+	go func() { defer close(claiming); k.claimer.run(ctx) }()
+	defer func() {
+		cancel()
+		watcher.Wait()
+		k.wire.Close()
+		select {
+		case <-claiming:
+		case <-time.After(claimRetry): // on a disk that hangs it never ends
+		}
+		p.close()
+	}()
+	for {
+		next := k.round()
+		timer := time.NewTimer(next)
+		select {
+		case <-ctx.Done():
+		case <-k.pingC:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			k.leave()
+			return nil
+		}
+	}
+}

@@ -1,0 +1,349 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const (
+	vip4 = "10.9.0.100/32@eth0"
+	vip6 = "2001:db8::100/128@eth0"
+)
+
+// bubble runs a test with a host and a keeper, in the time of synctest.
+func bubble(t *testing.T, prepare func(h *fakeHost, dir string), test func(h *fakeHost, k *Keeper)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		h, dir := newHost(), t.TempDir()
+		if prepare != nil {
+			prepare(h, dir)
+		}
+		k, stop := h.keeper(t, dir)
+		defer stop()
+		test(h, k)
+	})
+}
+
+// own makes the keeper an owner of all for d, and waits until it has done what it can.
+func own(h *fakeHost, k *Keeper, d time.Duration, all ...Address) {
+	k.Set(all, 0) // as a standby
+	synctest.Wait()
+	k.Set(all, h.now()+d)
+	synctest.Wait()
+}
+
+func messages(k *Keeper) string {
+	var all []string
+	for _, e := range k.Status().Errors {
+		all = append(all, e.Object+": "+e.Message)
+	}
+	return strings.Join(all, "\n")
+}
+
+func TestOrder(t *testing.T) {
+	bubble(t, nil, func(h *fakeHost, k *Keeper) {
+		h.expect(t, "build []")
+		all := addresses(vip4, vip6)
+		k.Set(all, 0)
+		h.expect(t, "cover [10.9.0.100 2001:db8::100] not []")
+		if h.open("10.9.0.100") {
+			t.Error("a standby's fence is open")
+		}
+		time.Sleep(2 * lookGap)
+		k.Set(all, h.now()+300*time.Millisecond)
+		h.expect(t, "add "+vip4, "add "+vip6, "permit 300ms")
+		if s := k.Status(); !s.Owner || s.Fence != FenceOpen || s.HeldCount != 2 || s.ErrorCount != 0 {
+			t.Errorf("owner: %+v", s)
+		}
+		time.Sleep(50 * time.Millisecond)
+		k.Set(all, h.now()+300*time.Millisecond)
+		h.expect(t) // the permit lasts long enough
+		time.Sleep(50 * time.Millisecond)
+		k.Set(all, h.now()+300*time.Millisecond)
+		h.expect(t, "permit 300ms")
+		k.Set(all, h.now()+300*time.Millisecond)
+		h.expect(t) // the same value
+		k.Set(all, 0)
+		h.expect(t, "shut", "remove "+vip4, "remove "+vip6)
+		if s := k.Status(); s.Owner || s.Fence != FenceShut || s.HeldCount != 0 {
+			t.Errorf("standby: %+v", s)
+		}
+	})
+}
+
+func TestEndsWithoutAnotherSet(t *testing.T) {
+	bubble(t, nil, func(h *fakeHost, k *Keeper) {
+		own(h, k, 300*time.Millisecond, addresses(vip4)...)
+		h.take()
+		time.Sleep(300*time.Millisecond - time.Nanosecond)
+		if !h.open("10.9.0.100") {
+			t.Error("the fence is shut before the lease ends")
+		}
+		time.Sleep(time.Nanosecond)
+		if h.open("10.9.0.100") {
+			t.Error("the fence is open after the lease has ended")
+		}
+		h.expect(t, "shut", "remove "+vip4)
+	})
+}
+
+func TestStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		k, stop := h.keeper(t, t.TempDir())
+		own(h, k, time.Minute, addresses(vip4)...)
+		h.take()
+		stop()
+		h.expect(t, "shut", "remove "+vip4)
+		if h.covered == nil {
+			t.Error("the fence is gone")
+		}
+	})
+}
+
+func TestLateness(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		delay time.Duration // from asking for a permit to having it
+		ops   []string      // until one is in time
+	}{
+		{"quick", time.Millisecond, []string{"permit 300ms"}},
+		{"slow: what it took is taken off", 10 * time.Millisecond, []string{"permit 300ms", "permit 270ms"}},
+		{"half of the lease", 150 * time.Millisecond, []string{"permit 300ms", "permit 100ms", "shut"}},
+		{"longer than the lease", 400 * time.Millisecond, []string{"permit 300ms", "shut"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			bubble(t, nil, func(h *fakeHost, k *Keeper) {
+				k.Set(addresses(vip4), 0)
+				synctest.Wait()
+				time.Sleep(2 * lookGap)
+				h.take()
+				h.delay["permit"] = tc.delay
+				until := h.now() + 300*time.Millisecond
+				k.Set(addresses(vip4), until)
+				time.Sleep(450 * time.Millisecond)
+				if got := h.take("announce", "add", "remove"); fmt.Sprint(got[:min(len(got), len(tc.ops))]) != fmt.Sprint(tc.ops) {
+					t.Errorf("ops %v, want %v first", got, tc.ops)
+				}
+				if h.open("10.9.0.100") || h.has(vip4) {
+					t.Error("the fence is open, or the address there, after the lease")
+				}
+			})
+		})
+	}
+}
+
+// The kernel's lock around interfaces and addresses is held by somebody else.
+func TestSlowNetwork(t *testing.T) {
+	bubble(t, nil, func(h *fakeHost, k *Keeper) {
+		all := addresses(vip4)
+		own(h, k, 300*time.Millisecond, all...)
+		h.mu.Lock()
+		h.delay["look"] = time.Hour
+		h.mu.Unlock()
+		for range 100 {
+			k.Set(all, h.now()+300*time.Millisecond)
+			time.Sleep(100 * time.Millisecond)
+			if !h.open("10.9.0.100") {
+				t.Fatal("the permit was not renewed")
+			}
+		}
+		k.Set(all, 0)
+		synctest.Wait()
+		if h.open("10.9.0.100") {
+			t.Error("the fence is not shut while the network is slow")
+		}
+		h.mu.Lock()
+		delete(h.delay, "look")
+		h.mu.Unlock()
+		time.Sleep(time.Hour)
+		if h.has(vip4) {
+			t.Error("the address is there still")
+		}
+	})
+}
+
+func TestFenceComesBeforeAddresses(t *testing.T) {
+	bubble(t, func(h *fakeHost, _ string) { h.refuse["build"] = errRefused }, func(h *fakeHost, k *Keeper) {
+		own(h, k, time.Minute, addresses(vip4)...)
+		if h.has(vip4) || k.Status().Owner {
+			t.Errorf("owner without a fence: %+v", k.Status())
+		}
+		if !strings.Contains(messages(k), "fence: refused") {
+			t.Errorf("errors: %s", messages(k))
+		}
+		h.mu.Lock()
+		delete(h.refuse, "build")
+		h.mu.Unlock()
+		time.Sleep(lookRetry + 2*lookGap) // the fence, the record, the address
+		synctest.Wait()
+		if !h.has(vip4) || !k.Status().Owner || k.Status().ErrorCount != 0 {
+			t.Errorf("no owner once the kernel takes the fence: %+v", k.Status())
+		}
+	})
+}
+
+func TestRepairs(t *testing.T) {
+	bubble(t, nil, func(h *fakeHost, k *Keeper) {
+		all := addresses(vip4, vip6)
+		own(h, k, time.Hour, all...)
+		time.Sleep(2 * lookGap)
+		h.take()
+		h.mu.Lock()
+		delete(h.addresses, all[0])
+		h.mu.Unlock()
+		h.look()
+		time.Sleep(lookGap)
+		h.expect(t, "add "+vip4)
+
+		h.mu.Lock()
+		h.covered = nil
+		h.mu.Unlock()
+		time.Sleep(lookEvery)
+		got := h.take("announce", "renew")
+		if len(got) != 2 || got[0] != "build [10.9.0.100 2001:db8::100]" || !strings.HasPrefix(got[1], "permit 59m5") {
+			t.Errorf("after the fence was removed: %v", got)
+		}
+		if s := k.Status(); s.AddressesRepaired != 1 || s.FenceRebuilt != 1 || !s.Owner {
+			t.Errorf("%+v, want one repair of each", s)
+		}
+	})
+}
+
+func TestLivesAreRenewed(t *testing.T) {
+	bubble(t, nil, func(h *fakeHost, k *Keeper) {
+		own(h, k, time.Hour, addresses(vip4)...)
+		for range 200 {
+			time.Sleep(100 * time.Millisecond)
+			if !h.has(vip4) {
+				t.Fatal("the address ended")
+			}
+		}
+		if got := len(h.take("announce")); got > 15 {
+			t.Errorf("%d ops in 20 s", got)
+		}
+	})
+}
+
+func TestNextProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, dir := newHost(), t.TempDir()
+		k, stop := h.keeper(t, dir)
+		own(h, k, time.Hour, addresses(vip4)...)
+		h.refuse["remove"] = errRefused // as if it were killed
+		stop()
+		delete(h.refuse, "remove")
+		h.covered = nil
+		h.take()
+		_, stop = h.keeper(t, dir)
+		h.expect(t, "build [10.9.0.100]", "remove "+vip4)
+		stop()
+	})
+}
+
+// A host whose own address is by mistake a VIP stays reachable, after a restart too.
+func TestNextProcessLeavesTheHostsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, dir := newHost(), t.TempDir()
+		k, stop := h.keeper(t, dir)
+		own(h, k, time.Hour, addresses(vip4, "10.9.0.11/32@eth0")...)
+		stop()
+		h.covered = nil
+		h.take()
+		_, stop = h.keeper(t, dir)
+		h.expect(t, "build [10.9.0.100]")
+		stop()
+	})
+}
+
+func TestRecordComesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost()
+		dir := filepath.Join(t.TempDir(), "data")
+		k, stop := h.keeper(t, dir)
+		own(h, k, time.Minute, addresses(vip4)...)
+		if h.has(vip4) || !strings.Contains(messages(k), "record: write the record of addresses") {
+			t.Errorf("added without a record; errors: %s", messages(k))
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(claimRetry + lookGap)
+		synctest.Wait()
+		if !h.has(vip4) || k.Status().ErrorCount != 0 {
+			t.Errorf("not added though the record can be written; errors: %s", messages(k))
+		}
+		stop()
+	})
+}
+
+func TestReleaseRemovesOnlyOurs(t *testing.T) {
+	h, dir := newHost(), t.TempDir()
+	all := addresses(vip4, vip6)
+	if err := writeRecord(dir, claims(all)); err != nil {
+		t.Fatal(err)
+	}
+	h.byHand(vip6) // recorded, but not added by us: it has no end
+	h.addresses[all[0]] = time.Now().Add(addressLife)
+	p := parts{fence: h, network: h}
+	for range 2 {
+		if err := release(dir, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h.has(vip4) || !h.has(vip6) || !h.has("10.9.0.11/24@eth0") {
+		t.Errorf("left: %v", h.addresses)
+	}
+	h.refuse["shut"] = errRefused
+	if err := release(dir, p); !errors.Is(err, errRefused) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestHundredsAndAShortLease(t *testing.T) {
+	bubble(t, nil, func(h *fakeHost, k *Keeper) {
+		var all []Address
+		for i := range 300 {
+			all = append(all, address(fmt.Sprintf("10.9.%d.%d/32@eth0", i/250, i%250+1)))
+		}
+		k.allow = []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}
+		own(h, k, time.Minute, all[:1]...)
+		h.delay["add"] = time.Millisecond // a lease of 0.1 s is shorter than 300 adds
+		stopped := false
+		renewed := make(chan struct{})
+		go func() {
+			defer close(renewed)
+			for range 30 {
+				k.Set(all, h.now()+100*time.Millisecond)
+				time.Sleep(20 * time.Millisecond)
+				h.mu.Lock()
+				stopped = stopped || !time.Now().Before(h.permit)
+				h.mu.Unlock()
+			}
+		}()
+		<-renewed
+		if held := k.Status().HeldCount; held != 300-1 || stopped { // 10.9.0.11 is the host's
+			t.Errorf("%d of 299 held; the permit ended: %v", held, stopped)
+		}
+	})
+}
+
+func TestSetIsCopied(t *testing.T) {
+	bubble(t, nil, func(h *fakeHost, k *Keeper) {
+		all := addresses(vip4)
+		own(h, k, time.Minute, all...)
+		all[0] = address(vip6)
+		time.Sleep(3 * time.Second)
+		if held := k.Status().Held; !slices.Equal(held, []netip.Addr{netip.MustParseAddr("10.9.0.100")}) {
+			t.Errorf("held %v", held)
+		}
+	})
+}

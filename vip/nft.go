@@ -1,0 +1,241 @@
+package vip
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// netlinkTimeout bounds the wait for an answer of the kernel.
+	netlinkTimeout = 2 * time.Second
+	// maxElements bounds the elements in one message: its attribute ends at 64 KiB.
+	maxElements = 500
+)
+
+// nft is the fence in the kernel: two tables of our own. Each transaction has a
+// socket of its own, so that the late answer to one is never taken for another's.
+type nft struct {
+	covered   int    // addresses in the sets
+	permitted bool   // a permit was given; it may have ended
+	gen       uint32 // the ruleset's generation after our last transaction; 0 = not known
+}
+
+// open returns a connection for one or more transactions. It opens no socket yet.
+func (f *nft) open() (*nftables.Conn, error) {
+	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return c.SetDeadline(time.Now().Add(netlinkTimeout))
+	}))
+}
+
+// commit carries out a transaction.
+func (f *nft) commit(fill func(*nftables.Conn) error) error {
+	conn, err := f.open()
+	if err != nil {
+		return err
+	}
+	if err := fill(conn); err != nil {
+		return err
+	}
+	if err := conn.Flush(); err != nil {
+		f.gen = 0
+		return err // ENOENT matches os.ErrNotExist
+	}
+	if f.gen != 0 {
+		f.gen++
+		if f.gen == 0 { // the kernel leaves 0 out
+			f.gen = 1
+		}
+	}
+	return nil
+}
+
+// Covered implements fence.
+func (f *nft) Covered() ([]netip.Addr, error) {
+	conn, err := f.open()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.ListTableOfFamily(inetTable.Name, inetTable.Family); errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("read table %s: %w", inetTable.Name, os.ErrNotExist)
+	} else if err != nil {
+		return nil, fmt.Errorf("read table %s: %w", inetTable.Name, err)
+	}
+	var addrs []netip.Addr
+	for _, s := range []*nftables.Set{vips4, vips6} {
+		elements, err := conn.GetSetElements(s)
+		if err != nil {
+			return nil, fmt.Errorf("read set %s: %w", s.Name, err)
+		}
+		for _, e := range elements {
+			if a, ok := netip.AddrFromSlice(e.Key); ok {
+				addrs = append(addrs, a)
+			}
+		}
+	}
+	return addrs, nil
+}
+
+// Build implements fence.
+func (f *nft) Build(addrs []netip.Addr) error {
+	err := f.commit(func(c *nftables.Conn) error {
+		for _, t := range []*nftables.Table{inetTable, arpTable} {
+			c.AddTable(t) // so that there is one to delete
+			c.DelTable(t)
+			c.AddTable(t)
+		}
+		for _, s := range sets {
+			if err := c.AddSet(s, nil); err != nil {
+				return err
+			}
+		}
+		for _, ch := range chains {
+			c.AddChain(ch.chain)
+			for _, exprs := range ch.rules {
+				c.AddRule(&nftables.Rule{Table: ch.chain.Table, Chain: ch.chain, Exprs: exprs})
+			}
+		}
+		return addElements(c, addrs)
+	})
+	if err != nil {
+		return fmt.Errorf("build the fence: %w", err)
+	}
+	f.covered, f.permitted = len(addrs), false
+	return nil
+}
+
+// Change implements fence.
+func (f *nft) Change(cover, uncover []netip.Addr) error {
+	err := f.commit(func(c *nftables.Conn) error {
+		for s, elements := range elementsOf(uncover) {
+			for chunk := range slices.Chunk(elements, maxElements) {
+				if err := c.SetDeleteElements(s, chunk); err != nil {
+					return err
+				}
+			}
+		}
+		return addElements(c, cover)
+	})
+	if err != nil {
+		return fmt.Errorf("change what the fence covers: %w", err)
+	}
+	f.covered += len(cover) - len(uncover)
+	return nil
+}
+
+// Permit implements fence. The old element is deleted in the same transaction:
+// adding one that is there changes nothing.
+func (f *nft) Permit(d time.Duration) error {
+	if d < minPermit {
+		return fmt.Errorf("permit for %s: %w", d, os.ErrInvalid)
+	}
+	anew := func(c *nftables.Conn) error {
+		flushPermits(c)
+		return addPermits(c, d)
+	}
+	again := func(c *nftables.Conn) error { return errors.Join(deletePermits(c), addPermits(c, d)) }
+	var err error
+	if f.permitted {
+		err = f.commit(again)
+	}
+	// One of the elements may have ended, and another be alive for a moment more.
+	if !f.permitted || isGone(err) {
+		err = f.commit(anew)
+	}
+	if err != nil {
+		f.permitted = false
+		return fmt.Errorf("open the fence: %w", err)
+	}
+	f.permitted = true
+	return nil
+}
+
+// Shut implements fence.
+func (f *nft) Shut() error {
+	err := f.commit(func(c *nftables.Conn) error {
+		flushPermits(c) // unlike a deletion it does not fail when the permit has ended
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("shut the fence: %w", err)
+	}
+	f.permitted = false
+	return nil
+}
+
+// Check implements fence. It reads the rules only when somebody else has changed
+// the ruleset since.
+func (f *nft) Check() error {
+	gen, err := generation()
+	if err != nil {
+		return fmt.Errorf("read the ruleset's generation: %w", err)
+	}
+	if gen == f.gen {
+		return nil
+	}
+	conn, err := f.open()
+	if err != nil {
+		return err
+	}
+	for _, ch := range chains {
+		rules, err := conn.GetRules(ch.chain.Table, ch.chain)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("read chain %s: %w", ch.chain.Name, err)
+		}
+		if len(rules) != len(ch.rules) {
+			return fmt.Errorf("chain %s %s has %d rules instead of %d: %w", ch.chain.Table.Name, ch.chain.Name, len(rules), len(ch.rules), os.ErrNotExist)
+		}
+	}
+	addrs, err := f.Covered()
+	if err != nil {
+		return err
+	}
+	if len(addrs) != f.covered {
+		return fmt.Errorf("the fence covers %d addresses instead of %d: %w", len(addrs), f.covered, os.ErrNotExist)
+	}
+	f.gen = gen
+	return nil
+}
+
+// generation returns the number of the ruleset, which each transaction raises by 1.
+func generation() (uint32, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(netlinkTimeout)); err != nil {
+		return 0, err
+	}
+	const header = 4 // struct nfgenmsg
+	answer, err := conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
+		Data:   make([]byte, header),
+	})
+	if err != nil {
+		return 0, err
+	}
+	if len(answer) == 0 || len(answer[0].Data) < header {
+		return 0, errors.New("the answer is empty")
+	}
+	attributes, err := netlink.NewAttributeDecoder(answer[0].Data[header:])
+	if err != nil {
+		return 0, err
+	}
+	attributes.ByteOrder = binary.BigEndian
+	var gen uint32
+	for attributes.Next() {
+		if attributes.Type() == unix.NFTA_GEN_ID {
+			gen = attributes.Uint32()
+		}
+	}
+	return gen, attributes.Err()
+}

@@ -1,0 +1,132 @@
+package vip
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// addressLife is the life that our addresses get. It outlives every renewal of the
+// lease; what stops packets on time is the fence. The kernel counts whole seconds.
+const addressLife = 5 * time.Second
+
+// rules are what decides which addresses this host may take.
+type rules struct {
+	allow   []netip.Prefix // empty: the networks of the address's interface
+	claimed map[Address]bool
+	refused map[Address]string
+}
+
+// plan is what to do about the addresses of a host.
+type plan struct {
+	add      []Address
+	renew    []Address
+	remove   []Address
+	held     []Address // ours, wanted and there
+	ours     []Address // ours and there
+	foreign  map[netip.Addr]bool
+	problems []ObjectError
+}
+
+// makePlan compares what the host has with what is wanted of it. Addresses are
+// wanted there only by an owner; problems are found either way, so that a standby
+// knows before it is too late.
+func makePlan(h host, all []Address, owner bool, r rules) plan {
+	p := plan{foreign: map[netip.Addr]bool{}}
+	names := map[int]string{}
+	for _, l := range h.links {
+		names[l.Index] = l.Name
+	}
+	left := map[Address]time.Duration{} // of ours
+	others := map[netip.Addr]Address{}
+	for _, ha := range h.addresses {
+		a := Address{Prefix: ha.Prefix, Interface: names[ha.Index]}
+		// A life that we never give is not from us, whatever the record says.
+		if r.claimed[a] && ha.Valid <= addressLife {
+			left[a] = ha.Valid
+			p.ours = append(p.ours, a)
+			continue
+		}
+		others[ha.Prefix.Addr()] = a
+		p.foreign[ha.Prefix.Addr()] = true
+	}
+	wanted := map[Address]bool{}
+	seen := map[netip.Addr]bool{}
+	for _, a := range all {
+		if seen[a.Addr()] {
+			p.problem(a, "it is listed twice")
+			continue
+		}
+		seen[a.Addr()] = true
+		valid, held := left[a]
+		if reason := obstacle(h, a, others, r); reason != "" {
+			p.problem(a, reason)
+			if !held || h.links[a.Interface].Name == "" {
+				continue // what we hold already stays: dropping it helps nobody
+			}
+		}
+		if !owner {
+			continue
+		}
+		wanted[a] = true
+		switch {
+		case !held:
+			p.add = append(p.add, a)
+		case valid <= addressLife/2:
+			p.renew = append(p.renew, a)
+		}
+		if held {
+			p.held = append(p.held, a)
+		}
+	}
+	for _, a := range p.ours {
+		if !wanted[a] {
+			p.remove = append(p.remove, a)
+		}
+	}
+	return p
+}
+
+func (p *plan) problem(a Address, reason string) {
+	p.problems = append(p.problems, ObjectError{Object: a.String(), Message: reason})
+}
+
+// obstacle says why this host must not or cannot take a, "" for no reason.
+func obstacle(h host, a Address, others map[netip.Addr]Address, r rules) string {
+	l, ok := h.links[a.Interface]
+	if !ok {
+		return "there is no interface " + a.Interface
+	}
+	if o, ok := others[a.Addr()]; ok {
+		return fmt.Sprintf("the host has it by other means, as %s on %s: remove it there, or from the VIPs", o.Prefix, o.Interface)
+	}
+	if !r.allows(h, l, a) {
+		if len(r.allow) > 0 {
+			return "the configuration of this node does not allow it"
+		}
+		return fmt.Sprintf("no network of interface %s contains it: allow it in the configuration of this node", a.Interface)
+	}
+	switch {
+	case r.refused[a] != "":
+		return r.refused[a]
+	case !r.claimed[a]:
+		return "it is not in the record of this node's addresses yet"
+	case !l.Up:
+		return "interface " + a.Interface + " is switched off"
+	case !l.Carrier:
+		return "interface " + a.Interface + " has no carrier"
+	}
+	return ""
+}
+
+// allows reports whether a is within what this node may take.
+func (r rules) allows(h host, l link, a Address) bool {
+	if len(r.allow) > 0 {
+		return slices.ContainsFunc(r.allow, func(p netip.Prefix) bool { return p.Contains(a.Addr()) })
+	}
+	return slices.ContainsFunc(h.addresses, func(ha hostAddress) bool {
+		return ha.Index == l.Index && !ha.Prefix.IsSingleIP() && ha.Prefix.Masked().Contains(a.Addr()) &&
+			!r.claimed[Address{Prefix: ha.Prefix, Interface: l.Name}]
+	})
+}

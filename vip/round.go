@@ -1,0 +1,313 @@
+package vip
+
+import (
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	// lookEvery is the longest time between two looks at the host: an address or a
+	// rule that somebody removed is back by then.
+	lookEvery = time.Second
+	// lookGap is the shortest, for hosts on which interfaces come and go all the time.
+	lookGap = 50 * time.Millisecond
+	// lookRetry is the time after one that failed.
+	lookRetry = 250 * time.Millisecond
+)
+
+// tenure is what belongs to being the owner.
+type tenure struct {
+	active   bool          // the last look was that of an owner to be
+	ready    bool          // and it left nothing in the way of opening the fence
+	owner    bool          // the fence was opened and the lease has not ended
+	until    time.Duration // when the permit that was given ends; 0 = none
+	lag      time.Duration // how long giving one takes
+	held     map[netip.Addr]Address
+	schedule schedule
+}
+
+// round does what is due and returns when the next round is.
+func (k *Keeper) round() time.Duration {
+	if !k.built {
+		k.start()
+	}
+	w := k.newest()
+	if k.now() < w.until {
+		k.hold(w)
+	} else {
+		k.yield(w)
+	}
+	k.publish()
+	return k.next()
+}
+
+// leave is the last round.
+func (k *Keeper) leave() {
+	w := k.newest()
+	w.until = 0
+	k.yield(w)
+	k.publish()
+	if len(k.held) > 0 {
+		k.log.Error("addresses are left on the host and end by themselves", "count", len(k.held), "within", addressLife)
+	}
+}
+
+// start covers, before anybody says what the VIPs are, what the last process left:
+// its addresses may still be there.
+func (k *Keeper) start() {
+	addrs, err := k.fence.Covered()
+	if err != nil && !isGone(err) {
+		k.fail("fence", err)
+		return
+	}
+	for _, a := range addrs {
+		k.covered[a] = true
+	}
+	claimed, _, _ := k.claimer.now()
+	for a := range claimed {
+		k.covered[a.Addr()] = true
+	}
+	k.build()
+}
+
+// hold makes this host the owner, or keeps it so. An owner's permit is renewed
+// first: the rest may take a while.
+func (k *Keeper) hold(w wishes) {
+	if k.owner && !k.extend() {
+		k.yield(w)
+		return
+	}
+	if k.due(w, true) {
+		k.tend(w, true)
+	}
+	if !k.owner && k.ready {
+		k.promote()
+	}
+	if k.owner {
+		k.defend()
+		k.announce()
+	}
+}
+
+// promote opens the fence: the addresses are there.
+func (k *Keeper) promote() {
+	began := k.now()
+	if !k.open(k.newest().until) {
+		return
+	}
+	k.owner = true
+	k.schedule = schedule{}
+	for a := range k.held {
+		k.schedule.begin(a, began, k.timing)
+	}
+	k.listenFor()
+	k.log.Info("this host is the owner of the VIPs", "addresses", len(k.held), "for", k.until-k.now())
+}
+
+// yield makes this host no owner: the fence first, then the addresses.
+func (k *Keeper) yield(w wishes) {
+	k.resign()
+	if k.due(w, false) || len(k.held) > 0 {
+		k.tend(w, false)
+	}
+}
+
+// resign shuts the fence.
+func (k *Keeper) resign() {
+	was := k.owner
+	k.owner, k.schedule = false, nil
+	if k.built && k.fenceState != FenceShut {
+		k.shut()
+	}
+	if was {
+		k.listenFor()
+		k.log.Info("this host is not the owner of the VIPs any more", "addresses", len(k.held))
+	}
+}
+
+// meanwhile calls do, which asks the kernel about interfaces or addresses. All of
+// that waits for one lock in the kernel that others may hold for seconds. An owner's
+// permit is renewed, or ended, in the meantime.
+func (k *Keeper) meanwhile(do func()) {
+	if !k.owner {
+		do()
+		return
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); do() }()
+	for {
+		timer := time.NewTimer(max(k.until-k.now(), time.Millisecond))
+		select {
+		case <-done:
+			timer.Stop()
+			k.ping() // one that was taken here may have been about something else
+			return
+		case <-k.pingC:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if k.owner && !k.extend() {
+			k.resign()
+		}
+		if !k.owner {
+			<-done
+			k.ping()
+			return
+		}
+	}
+}
+
+// due reports whether the host is to be looked at.
+func (k *Keeper) due(w wishes, active bool) bool {
+	now := k.now()
+	k.mu.Lock()
+	hint := k.hint
+	k.mu.Unlock()
+	return active != k.active || w.version != k.seen || now >= k.lookAt || hint && now >= k.looked+lookGap
+}
+
+// next returns how long there is nothing to do, unless something happens.
+func (k *Keeper) next() time.Duration {
+	at := k.lookAt
+	k.mu.Lock()
+	if k.hint {
+		at = min(at, k.looked+lookGap)
+	}
+	if k.active {
+		at = min(at, k.wishes.until)
+	}
+	k.mu.Unlock()
+	if k.owner {
+		at = min(at, k.until)
+	}
+	if announce, ok := k.schedule.next(); ok {
+		at = min(at, announce)
+	}
+	return max(at-k.now(), time.Millisecond)
+}
+
+// tend looks at the host and makes fence and addresses as they must be.
+func (k *Keeper) tend(w wishes, active bool) {
+	k.mu.Lock()
+	k.hint = false
+	k.mu.Unlock()
+	k.active, k.ready, k.seen, k.looked = active, false, w.version, k.now()
+	k.lookAt = k.looked + lookRetry
+	var h host
+	var err error
+	k.meanwhile(func() { h, err = k.network.Look() })
+	k.fail("addresses", err)
+	if err != nil {
+		return
+	}
+	k.host = h
+	claimed, refused, _ := k.claimer.now()
+	may := rules{allow: k.allow, claimed: claimed, refused: refused}
+	p := makePlan(h, w.all, active, may)
+	covered := k.cover(w, p)
+	if !covered { // nothing comes before the fence
+		p.add = slices.DeleteFunc(p.add, func(a Address) bool { return !k.owner || !k.covered[a.Addr()] })
+	}
+	if w.version > 0 {
+		k.claimer.set(k.claims(w.all, p.ours))
+	}
+	k.plan = p
+	k.fail("announcements", k.wire.Listen(linksOf(h, w.all)))
+	k.apply(p)
+	k.ready = active && covered
+	if len(k.failures) == 0 {
+		k.lookAt = k.looked + lookEvery
+	}
+}
+
+// claims are the addresses to have in the record: what the fence covers, for the
+// next process covers what it finds there, and what is on the host yet.
+func (k *Keeper) claims(all, ours []Address) map[Address]bool {
+	claims := make(map[Address]bool, len(all))
+	for _, a := range slices.Concat(all, ours) {
+		if k.covered[a.Addr()] {
+			claims[a] = true
+		}
+	}
+	return claims
+}
+
+func linksOf(h host, all []Address) []link {
+	found := map[string]link{}
+	for _, a := range all {
+		if l, ok := h.links[a.Interface]; ok {
+			found[l.Name] = l
+		}
+	}
+	return slices.Collect(maps.Values(found))
+}
+
+// apply adds, renews and removes addresses. An owner's permit is renewed in between:
+// hundreds of addresses take longer than a short lease.
+func (k *Keeper) apply(p plan) {
+	lost := map[netip.Addr]bool{}
+	held := map[netip.Addr]Address{}
+	for _, a := range p.ours {
+		held[a.Addr()] = a
+	}
+	for _, a := range p.add {
+		if _, had := k.held[a.Addr()]; had && k.owner {
+			lost[a.Addr()] = true
+		}
+	}
+	k.held = held
+	var errs []error
+	for _, step := range []struct {
+		kind      changeKind
+		addresses []Address
+	}{{add, p.add}, {renew, p.renew}, {remove, p.remove}} {
+		for batch := range slices.Chunk(step.addresses, maxBatch) {
+			if step.kind != remove && k.now() >= k.newest().until {
+				break // the next round removes them
+			}
+			errs = append(errs, k.applyBatch(step.kind, batch, lost)...)
+			if k.owner && !k.extend() {
+				k.resign()
+			}
+		}
+	}
+	k.fail("addresses", errors.Join(errs...))
+	k.listenFor()
+}
+
+// applyBatch makes one kind of change to addresses.
+func (k *Keeper) applyBatch(kind changeKind, batch []Address, lost map[netip.Addr]bool) []error {
+	changes := make([]change, len(batch))
+	for i, a := range batch {
+		changes[i] = change{kind: kind, prefix: a.Prefix, index: k.host.links[a.Interface].Index, life: addressLife}
+	}
+	var results []error
+	k.meanwhile(func() { results = k.network.Apply(changes) })
+	var errs []error
+	for i, a := range batch {
+		var err error
+		if results != nil {
+			err = results[i]
+		}
+		switch {
+		case err != nil && !(kind == remove && isGone(err)):
+			errs = append(errs, changeError(kind, a, err))
+			continue
+		case kind == remove:
+			delete(k.held, a.Addr())
+			continue
+		}
+		k.held[a.Addr()] = a
+		if kind == add && k.owner {
+			k.schedule.begin(a.Addr(), k.now(), k.timing)
+		}
+		if kind == add && lost[a.Addr()] {
+			k.repaired++
+			k.log.Warn("somebody removed an address of ours: it is back", "address", a)
+		}
+	}
+	return errs
+}

@@ -1,0 +1,278 @@
+package vip
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	vlink "github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxBatch bounds the changes in one system call: the kernel queues an answer for
+	// each, and drops what does not fit into the socket's buffer.
+	maxBatch = 64
+	// dumpTries is how often a dump is begun anew that changes interrupted.
+	dumpTries = 5
+)
+
+// rtnetlink are the interfaces and addresses of the network namespace it was opened
+// in.
+type rtnetlink struct {
+	handle *vlink.Handle // for reading; for one goroutine
+	conn   *netlink.Conn // for writing; nil: to be opened
+}
+
+var (
+	_ network = (*rtnetlink)(nil)
+	_ routes  = (*rtnetlink)(nil)
+)
+
+// openNetwork opens the sockets. A goroutine needs its own.
+func openNetwork() (*rtnetlink, error) {
+	handle, err := vlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	n := &rtnetlink{handle: handle}
+	if err = handle.SetSocketTimeout(netlinkTimeout); err == nil {
+		err = n.dial()
+	}
+	if err != nil {
+		n.close()
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	return n, nil
+}
+
+// dial opens the socket for writing when there is none.
+func (n *rtnetlink) dial() error {
+	if n.conn != nil {
+		return nil
+	}
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err == nil {
+		n.conn = conn
+	}
+	return err
+}
+
+// drop closes the socket for writing: a late answer must not be taken for that to
+// the next request.
+func (n *rtnetlink) drop() {
+	if n.conn != nil {
+		_ = n.conn.Close()
+		n.conn = nil
+	}
+}
+
+func (n *rtnetlink) close() {
+	n.handle.Close()
+	n.drop()
+}
+
+// dump lists something, whole.
+func dump[T any](what string, list func() ([]T, error)) ([]T, error) {
+	for try := 1; ; try++ {
+		all, err := list()
+		if err == nil {
+			return all, nil
+		}
+		if try == dumpTries || !errors.Is(err, vlink.ErrDumpInterrupted) {
+			return nil, fmt.Errorf("list the %s: %w", what, err)
+		}
+	}
+}
+
+// Look implements network.
+func (n *rtnetlink) Look() (host, error) {
+	h := host{links: map[string]link{}}
+	links, err := dump("network interfaces", n.handle.LinkList)
+	if err != nil {
+		return host{}, err
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		h.links[a.Name] = link{
+			Name: a.Name, Index: a.Index, MAC: a.HardwareAddr,
+			Up:      a.RawFlags&unix.IFF_UP != 0,
+			Carrier: a.RawFlags&unix.IFF_RUNNING != 0,
+			Quiet:   a.RawFlags&(unix.IFF_LOOPBACK|unix.IFF_NOARP|unix.IFF_POINTOPOINT) != 0 || len(a.HardwareAddr) != 6,
+		}
+	}
+	addresses, err := dump("addresses", func() ([]vlink.Addr, error) { return n.handle.AddrList(nil, vlink.FAMILY_ALL) })
+	if err != nil {
+		return host{}, err
+	}
+	for _, a := range addresses {
+		addr, ok := netip.AddrFromSlice(a.IP)
+		if !ok {
+			continue
+		}
+		ones, _ := a.Mask.Size()
+		if addr.Is4In6() { // the library may hold four bytes in sixteen
+			addr = addr.Unmap()
+		}
+		valid := time.Duration(a.ValidLft) * time.Second
+		if a.ValidLft == 0 || uint32(a.ValidLft) == infinite {
+			valid = forever
+		}
+		h.addresses = append(h.addresses, hostAddress{Prefix: netip.PrefixFrom(addr, ones), Index: a.LinkIndex, Valid: valid})
+	}
+	return h, nil
+}
+
+// infinite is the kernel's lifetime without end.
+const infinite = 1<<32 - 1
+
+// NextHops implements routes, for the main table of both families.
+func (n *rtnetlink) NextHops() (map[netip.Addr]bool, error) {
+	hops := map[netip.Addr]bool{}
+	note := func(ip []byte) {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			hops[a.Unmap()] = true
+		}
+	}
+	for _, family := range []int{vlink.FAMILY_V4, vlink.FAMILY_V6} {
+		all, err := dump("routes", func() ([]vlink.Route, error) { return n.handle.RouteList(nil, family) })
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range all {
+			note(r.Gw)
+			if via, ok := r.Via.(*vlink.Via); ok {
+				note(via.Addr)
+			}
+			for _, m := range r.MultiPath {
+				note(m.Gw)
+			}
+		}
+	}
+	return hops, nil
+}
+
+// Apply implements network. Changes go out in batches: the kernel does each in the
+// order they have and answers each.
+func (n *rtnetlink) Apply(changes []change) []error {
+	var errs []error
+	failed := false
+	for batch := range slices.Chunk(changes, maxBatch) {
+		for _, err := range n.batch(batch) {
+			errs = append(errs, err)
+			failed = failed || err != nil
+		}
+	}
+	if !failed {
+		return nil
+	}
+	return errs
+}
+
+// batch carries out as many changes as one system call may hold.
+func (n *rtnetlink) batch(changes []change) []error {
+	errs := make([]error, len(changes))
+	fail := func(from int, err error) []error {
+		n.drop()
+		for i := from; i < len(errs); i++ {
+			errs[i] = fmt.Errorf("no answer: %w", err)
+		}
+		return errs
+	}
+	if err := n.dial(); err != nil {
+		return fail(0, err)
+	}
+	if err := n.conn.SetDeadline(time.Now().Add(netlinkTimeout)); err != nil {
+		return fail(0, err)
+	}
+	messages := make([]netlink.Message, len(changes))
+	for i, c := range changes {
+		messages[i] = c.message()
+	}
+	if _, err := n.conn.SendMessages(messages); err != nil {
+		return fail(0, err)
+	}
+	for i := range changes {
+		_, err := n.conn.Receive()
+		if errno, ok := errors.AsType[unix.Errno](err); ok && errno != unix.ENOBUFS {
+			errs[i] = errno
+		} else if err != nil {
+			return fail(i, err)
+		}
+	}
+	return errs
+}
+
+// message returns the request for c: struct ifaddrmsg and attributes.
+func (c change) message() netlink.Message {
+	m := netlink.Message{Header: netlink.Header{Type: unix.RTM_NEWADDR, Flags: netlink.Request | netlink.Acknowledge}}
+	switch c.kind {
+	case add:
+		m.Header.Flags |= netlink.Create | netlink.Excl
+	case renew:
+		m.Header.Flags |= netlink.Create | netlink.Replace
+	case remove:
+		m.Header.Type = unix.RTM_DELADDR
+	}
+	// Nobody else can have a VIP while we may add it, so there is nothing to detect.
+	flags := uint32(unix.IFA_F_NODAD)
+	if c.prefix.IsSingleIP() {
+		flags |= unix.IFA_F_NOPREFIXROUTE
+	}
+	family := byte(unix.AF_INET)
+	preferred := uint32(c.life / time.Second)
+	if c.prefix.Addr().Is6() {
+		family = unix.AF_INET6
+		preferred = 0 // the host itself is not to speak from a VIP
+	}
+	m.Data = append(m.Data, family, byte(c.prefix.Bits()), unix.IFA_F_NODAD, unix.RT_SCOPE_UNIVERSE)
+	m.Data = binary.NativeEndian.AppendUint32(m.Data, uint32(c.index))
+	e := netlink.NewAttributeEncoder()
+	e.Bytes(unix.IFA_LOCAL, c.prefix.Addr().AsSlice())
+	e.Bytes(unix.IFA_ADDRESS, c.prefix.Addr().AsSlice())
+	if c.kind != remove {
+		e.Uint32(unix.IFA_FLAGS, flags)
+		life := binary.NativeEndian.AppendUint32(nil, preferred)
+		life = binary.NativeEndian.AppendUint32(life, uint32(c.life/time.Second))
+		e.Bytes(unix.IFA_CACHEINFO, append(life, make([]byte, 8)...)) // and two times that only the kernel sets
+	}
+	attributes, err := e.Encode()
+	if err != nil {
+		panic(fmt.Sprintf("vip: %v", err)) // only for attributes longer than 64 KiB
+	}
+	m.Data = append(m.Data, attributes...)
+	return m
+}
+
+// events is a socket that hears of changes of interfaces and addresses.
+type events struct{ conn *netlink.Conn }
+
+func openEvents() (events, error) {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
+		Groups: 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1),
+	})
+	if err != nil {
+		return events{}, fmt.Errorf("subscribe to changes of interfaces: %w", err)
+	}
+	return events{conn}, nil
+}
+
+// run calls look at each change until ctx is done. A message that was lost does no
+// harm: what is heard is only a hint, and the next one comes.
+func (e events) run(ctx context.Context, look func()) {
+	stop := context.AfterFunc(ctx, func() { _ = e.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer func() { stop(); _ = e.conn.Close() }()
+	for {
+		_, err := e.conn.Receive()
+		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
+			return
+		}
+		look()
+	}
+}

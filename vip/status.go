@@ -1,0 +1,150 @@
+package vip
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxListed bounds the lists of a Status.
+const MaxListed = 1000
+
+// Fence is the state of the fence.
+type Fence string
+
+// States of the fence. What is neither is said in an error.
+const (
+	FenceShut    Fence = "shut"    // no packet to a VIP passes
+	FenceOpen    Fence = "open"    // they pass until the lease ends
+	FenceOff     Fence = "off"     // there is none: the configuration says so
+	FenceUnknown Fence = "unknown" // the kernel refused something; a permit that was given still ends by itself
+)
+
+// Status is what a Keeper has and has not. It is a value: what it points to is
+// never written to again.
+type Status struct {
+	Owner                bool         // the fence was opened and the lease has not ended since
+	Held                 []netip.Addr // addresses of ours on the host; at most MaxListed
+	HeldCount            int
+	Fence                Fence
+	FenceRebuilt         uint64        // times that somebody else had removed the fence, or a part of it
+	AddressesRepaired    uint64        // addresses that somebody else had removed from the owner
+	ForeignAnnouncements uint64        // ARP and neighbour advertisements by others for addresses that this owner held
+	Errors               []ObjectError // what is not as it should be and why; at most MaxListed
+	ErrorCount           int
+	Warnings             []string // what an operator should know, though nothing is refused
+}
+
+// ObjectError says why something is not as it should be. A director with an error of
+// an address cannot own it, now or when its turn comes.
+type ObjectError struct {
+	Object  string    // an Address, "fence", "addresses", "record", "announcements"
+	Message string    // the error
+	Since   time.Time // when it was first so
+}
+
+func (e ObjectError) compare(o ObjectError) int {
+	return cmp.Or(cmp.Compare(e.Object, o.Object), cmp.Compare(e.Message, o.Message))
+}
+
+// Status returns the current status.
+func (k *Keeper) Status() Status {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.status
+}
+
+// Changed returns a channel that is closed when the status changes. To miss nothing
+// take it before Status.
+func (k *Keeper) Changed() <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.changed
+}
+
+// publish makes what a round found the status.
+func (k *Keeper) publish() {
+	errs := slices.Clone(k.plan.problems)
+	for object, err := range k.failures {
+		errs = append(errs, ObjectError{Object: object, Message: err.Error()})
+	}
+	if _, _, failure := k.claimer.now(); failure != "" {
+		errs = append(errs, ObjectError{Object: "record", Message: failure})
+	}
+	slices.SortFunc(errs, ObjectError.compare)
+	listed := errs[:min(len(errs), MaxListed)]
+	held := slices.SortedFunc(maps.Keys(k.held), netip.Addr.Compare)
+
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	before := k.status
+	fresh := keepSince(listed, before.Errors, time.Now())
+	s := Status{
+		Owner: k.owner, Held: held[:min(len(held), MaxListed)], HeldCount: len(held), Fence: k.fenceState,
+		FenceRebuilt: k.fenceRebuilt, AddressesRepaired: k.repaired, ForeignAnnouncements: k.foreignCount,
+		Errors: listed, ErrorCount: len(errs), Warnings: k.warnings,
+	}
+	if s.equal(before) {
+		return
+	}
+	k.status = s
+	switch {
+	case len(fresh) > 0:
+		k.log.Warn("addresses or fence are not as they should be", "objects", len(errs), "new", len(fresh), "error", joinObjects(fresh))
+	case len(errs) == 0 && before.ErrorCount > 0:
+		k.log.Info("addresses and fence are as they should be again")
+	}
+	close(k.changed)
+	k.changed = make(chan struct{})
+}
+
+func (s Status) equal(o Status) bool {
+	return s.Owner == o.Owner && slices.Equal(s.Held, o.Held) && s.HeldCount == o.HeldCount && s.Fence == o.Fence &&
+		s.FenceRebuilt == o.FenceRebuilt && s.AddressesRepaired == o.AddressesRepaired &&
+		s.ForeignAnnouncements == o.ForeignAnnouncements && slices.Equal(s.Errors, o.Errors) && s.ErrorCount == o.ErrorCount
+}
+
+// keepSince dates errs: those that were there before keep their time. It returns
+// the others.
+func keepSince(errs, before []ObjectError, now time.Time) []ObjectError {
+	type text struct{ object, message string }
+	since := make(map[text]time.Time, len(before))
+	for _, e := range before {
+		since[text{e.Object, e.Message}] = e.Since
+	}
+	var fresh []ObjectError
+	for i, e := range errs {
+		errs[i].Since = since[text{e.Object, e.Message}]
+		if errs[i].Since.IsZero() {
+			errs[i].Since = now
+			fresh = append(fresh, errs[i])
+		}
+	}
+	return fresh
+}
+
+// joinObjects returns an error that lists the first objects.
+func joinObjects(objects []ObjectError) error {
+	const listed = 5
+	var errs []error
+	for _, o := range objects[:min(len(objects), listed)] {
+		errs = append(errs, fmt.Errorf("%s: %s", o.Object, o.Message))
+	}
+	if more := len(objects) - listed; more > 0 {
+		errs = append(errs, fmt.Errorf("and %d more", more))
+	}
+	return errors.Join(errs...)
+}
+
+// isGone reports whether err says that something is not there: a part of the fence,
+// an address, or its interface.
+func isGone(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV)
+}

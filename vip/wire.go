@@ -1,0 +1,164 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// sendTimeout bounds the wait for room in an interface's queue.
+const sendTimeout = 10 * time.Millisecond
+
+// heard is called with what somebody says on a link: that an address is at mac. It
+// must not block.
+type heard func(index int, a netip.Addr, mac net.HardwareAddr)
+
+// announcer is what the keeper needs of the wire.
+type announcer interface {
+	// Listen listens on exactly these links.
+	Listen(links []link) error
+	// Announce says once that a is at the link, which is listened on.
+	Announce(l link, a netip.Addr) error
+	// Close stops listening and waits until it has.
+	Close()
+}
+
+// wire are packet sockets, two for each link: ARP and neighbour advertisements.
+// Their frames do not pass the fence.
+type wire struct {
+	heard   heard
+	readers sync.WaitGroup
+	taps    map[int]*tap
+}
+
+type tap struct {
+	link   link
+	arp    *packet.Conn
+	ip6    *packet.Conn
+	router bool
+}
+
+var _ announcer = (*wire)(nil)
+
+func newWire(h heard) *wire { return &wire{heard: h, taps: map[int]*tap{}} }
+
+// Listen implements announcer.
+func (w *wire) Listen(links []link) error {
+	wanted := map[int]bool{}
+	var errs []error
+	for _, l := range links {
+		if l.Quiet {
+			continue
+		}
+		wanted[l.Index] = true
+		if t := w.taps[l.Index]; t != nil {
+			t.link = l // it may have a new name or MAC address
+			continue
+		}
+		t, err := openTap(l)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listen on %s: %w", l.Name, err))
+			continue
+		}
+		w.taps[l.Index] = t
+		for _, conn := range []*packet.Conn{t.arp, t.ip6} {
+			w.readers.Go(func() { w.read(conn, l.Index) })
+		}
+	}
+	for index, t := range w.taps {
+		if !wanted[index] {
+			t.close()
+			delete(w.taps, index)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// onlyNA lets neighbour advertisements through: IPv6 whose first header is ICMPv6.
+var onlyNA = []bpf.Instruction{
+	bpf.LoadAbsolute{Off: etherSize + 6, Size: 1},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_ICMPV6, SkipTrue: 3},
+	bpf.LoadAbsolute{Off: etherSize + ip6Size, Size: 1},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: neighbourAdvertisement, SkipTrue: 1},
+	bpf.RetConstant{Val: maxFrame},
+	bpf.RetConstant{Val: 0},
+}
+
+// maxFrame is more than any frame that matters here is long.
+const maxFrame = 256
+
+func openTap(l link) (*tap, error) {
+	filter, err := bpf.Assemble(onlyNA)
+	if err != nil {
+		return nil, err
+	}
+	device := &net.Interface{Index: l.Index, Name: l.Name, HardwareAddr: l.MAC}
+	arp, err := packet.Listen(device, packet.Raw, unix.ETH_P_ARP, nil)
+	if err != nil {
+		return nil, err
+	}
+	ip6, err := packet.Listen(device, packet.Raw, unix.ETH_P_IPV6, &packet.Config{Filter: filter})
+	if err != nil {
+		_ = arp.Close()
+		return nil, err
+	}
+	forwarding, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + strings.ReplaceAll(l.Name, ".", "/") + "/forwarding")
+	return &tap{link: l, arp: arp, ip6: ip6, router: err == nil && strings.TrimSpace(string(forwarding)) != "0"}, nil
+}
+
+func (t *tap) close() {
+	_ = t.arp.Close()
+	_ = t.ip6.Close()
+}
+
+// read reports what is said until conn is closed.
+func (w *wire) read(conn *packet.Conn, index int) {
+	buffer := make([]byte, maxFrame)
+	for {
+		n, _, err := conn.ReadFrom(buffer)
+		if errors.Is(err, unix.ENETDOWN) {
+			continue // said once when the interface goes down; the socket lives on
+		} else if err != nil {
+			return
+		}
+		if a, mac, ok := spokenFor(buffer[:n]); ok {
+			w.heard(index, a, mac)
+		}
+	}
+}
+
+// Announce implements announcer.
+func (w *wire) Announce(l link, a netip.Addr) error {
+	t := w.taps[l.Index]
+	if t == nil {
+		return nil // nobody resolves addresses there, or Listen failed and said so
+	}
+	conn := t.ip6
+	if a.Is4() {
+		conn = t.arp
+	}
+	if err := conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return err
+	}
+	frame, to := announcement(a, l.MAC, t.router)
+	_, err := conn.WriteTo(frame, &packet.Addr{HardwareAddr: to})
+	return err
+}
+
+// Close implements announcer.
+func (w *wire) Close() {
+	for index, t := range w.taps {
+		t.close()
+		delete(w.taps, index)
+	}
+	w.readers.Wait()
+}
