@@ -86,10 +86,10 @@ func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 		if err != nil {
 			return errors.Join(err, node.Close())
 		}
-		group.Go(func() error { return a.loop.Run(ctx) })
 		if a.keeper, err = a.newKeeper(opts); err != nil {
 			return errors.Join(err, node.Close())
 		}
+		group.Go(func() error { return a.loop.Run(ctx) })
 		if a.keeper != nil {
 			group.Go(func() error { return a.keeper.Run(ctx) })
 		}
