@@ -28,6 +28,7 @@ func (a *Agent) follow(ctx context.Context) error {
 		return nil
 	}
 	var leaderTerm uint64 // the term in which this node, as leader, has caught up
+	var mappedAt uint64   // revision of the table whose VIPs the keeper has
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	for {
@@ -48,7 +49,10 @@ func (a *Agent) follow(ctx context.Context) error {
 		a.loop.Set(a.desired(role))
 		a.caughtUp.Store(true)
 		a.active.Store(role == syncd.Active)
-		a.vips.Store(a.mapVIPs(a.machine.State().Table()))
+		if table := a.machine.State(); a.vips.Load() == nil || table.Revision() != mappedAt {
+			mappedAt = table.Revision()
+			a.vips.Store(a.mapVIPs(table.Table()))
+		}
 		a.pushVIPs()
 		select {
 		case <-ctx.Done():
