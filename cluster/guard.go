@@ -20,20 +20,25 @@ type guard struct {
 	mu        sync.Mutex
 	to        string        // whom the newest promise was made to; "" nobody
 	until     time.Duration // its end
+	asked     time.Duration // when the request for it was sent, on the leader's clock
 	notBefore time.Duration // no vote before: a former run may have promised until then
 	floor     uint64        // no grant to a leader of an older term
 	pending   uint64        // the term of the vote that raft decides on now; 0 = none
 }
 
 // grant answers a lease request of the leader to in term. raftTerm reads raft's own
-// term, which is on disk before a vote is answered.
-func (g *guard) grant(to string, term uint64, length time.Duration, raftTerm func() uint64) bool {
+// term, which is on disk before a vote is answered. asked is when the request was
+// sent, on the leader's clock.
+func (g *guard) grant(to string, term uint64, asked, length time.Duration, raftTerm func() uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if term < g.pending || term < g.floor || term < raftTerm() {
 		return false
 	}
-	g.to, g.until = to, g.now()+length
+	if g.to != to {
+		g.asked = 0
+	}
+	g.to, g.until, g.asked = to, g.now()+length, max(g.asked, asked)
 	return true
 }
 
@@ -83,12 +88,14 @@ func (g *guard) voting() bool {
 	return g.pending != 0
 }
 
-// release ends the promise made to the leader id, at its own word. Nobody is left to
-// be succeeded then: the leader chooses who follows.
-func (g *guard) release(id string) {
+// release ends the promise made to the leader id, at its own word, which was sent at
+// on its clock. Nobody is left to be succeeded then: the leader chooses who follows.
+// A word that comes late, after the leader has asked again because the transfer came
+// to nothing, ends nothing.
+func (g *guard) release(id string, at time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.to == id {
+	if g.to == id && at >= g.asked {
 		g.to, g.until = "", 0
 	}
 }

@@ -13,7 +13,7 @@ func TestGuard(t *testing.T) {
 	g := guard{now: func() time.Duration { return clock }}
 	vote := func(candidate string, of uint64) bool { _, ok := g.beginVote(candidate, of); return ok }
 
-	if !g.grant("a", 1, length, term) {
+	if !g.grant("a", 1, clock, length, term) {
 		t.Fatal("the first request is refused")
 	}
 	if vote("b", 2) {
@@ -22,12 +22,12 @@ func TestGuard(t *testing.T) {
 	if wait, ok := g.beginVote("a", 2); !ok || wait != 0 {
 		t.Error("a promise binds against the node that it was made to")
 	}
-	if g.grant("a", 1, length, term) {
+	if g.grant("a", 1, clock, length, term) {
 		t.Error("term 1 gets a grant while raft decides on a vote of term 2")
 	}
 	g.endVote(2, true, 2)
 	raftTerm = 2
-	if g.grant("a", 1, length, term) {
+	if g.grant("a", 1, clock, length, term) {
 		t.Error("term 1 gets a grant after a vote of term 2")
 	}
 	clock += length
@@ -35,18 +35,22 @@ func TestGuard(t *testing.T) {
 		t.Fatal("no vote after the promise has ended")
 	}
 	g.endVote(3, false, 2) // raft refused: nothing happened
-	if !g.grant("a", 2, length, term) {
+	if !g.grant("a", 2, clock, length, term) {
 		t.Error("a refused vote counts")
 	}
 	// The next leader was elected by others, so that the former lease is over.
-	if !g.grant("b", 3, length, term) {
+	if !g.grant("b", 3, clock, length, term) {
 		t.Error("a leader of a later term gets no grant")
 	}
-	g.release("a")
+	g.release("a", clock)
 	if vote("c", 4) {
 		t.Error("a former leader can end the promise to another")
 	}
-	g.release("b")
+	g.release("b", clock-1)
+	if vote("c", 4) {
+		t.Error("a release that is older than the promise ends it")
+	}
+	g.release("b", clock)
 	if !vote("c", 4) {
 		t.Error("no vote after the release")
 	}
@@ -60,7 +64,7 @@ func TestGuardAfterRestart(t *testing.T) {
 	if wait, ok := g.beginVote("a", 2); ok || wait != 300*time.Millisecond {
 		t.Errorf("a vote right after the start: %v, %v", wait, ok)
 	}
-	if !g.grant("a", 1, time.Millisecond, func() uint64 { return 1 }) {
+	if !g.grant("a", 1, clock, time.Millisecond, func() uint64 { return 1 }) {
 		t.Error("no grant right after the start")
 	}
 	clock += 300 * time.Millisecond

@@ -157,8 +157,7 @@ func (n *Node) answer(ctx context.Context, from preface, head requestHead, body 
 	case methodLease:
 		return nil, n.answerLease(from.ID, body)
 	case methodRelease:
-		n.guard.release(from.ID)
-		return nil, nil
+		return nil, n.answerRelease(from.ID, body)
 	case methodPoll:
 		return n.answerPoll(from.ID, body)
 	case methodReadIndex:

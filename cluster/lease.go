@@ -35,7 +35,12 @@ type lease struct {
 
 type leaseRequest struct {
 	Term   uint64        `json:"term"`
+	Sent   time.Duration `json:"sent"` // on the leader's clock
 	Length time.Duration `json:"length"`
+}
+
+type leaseRelease struct {
+	Sent time.Duration `json:"sent"` // as in leaseRequest
 }
 
 // runLease keeps this node's lease while it leads, and has it succeed a leader whose
@@ -88,7 +93,7 @@ func (n *Node) leaseRound(ctx context.Context, term uint64, asked *sync.WaitGrou
 		n.loseLease()
 		return
 	}
-	if n.guard.grant(n.id, term, length, n.raft.Load().CurrentTerm) {
+	if n.guard.grant(n.id, term, now, length, n.raft.Load().CurrentTerm) {
 		l.granted[n.id] = now
 	}
 	for _, s := range n.servers() {
@@ -105,8 +110,8 @@ func (n *Node) leaseRound(ctx context.Context, term uint64, asked *sync.WaitGrou
 func (n *Node) askGrant(ctx context.Context, term uint64, s raft.Server) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Profile.Lease)
 	defer cancel()
-	body, err := json.Marshal(leaseRequest{Term: term, Length: n.cfg.Profile.Lease})
 	sent := n.cfg.Now()
+	body, err := json.Marshal(leaseRequest{Term: term, Sent: sent, Length: n.cfg.Profile.Lease})
 	if err == nil {
 		_, err = n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodLease}, body)
 	}
@@ -132,9 +137,19 @@ func (n *Node) answerLease(from string, body []byte) error {
 	if request.Length > n.identity.get().Promised {
 		return fmt.Errorf("%w: a lease of %s is longer than the %s of this node's profile; all nodes need the same profile", ErrRefused, request.Length, n.cfg.Profile.Lease)
 	}
-	if !n.guard.grant(from, request.Term, request.Length, n.raft.Load().CurrentTerm) {
+	if !n.guard.grant(from, request.Term, request.Sent, request.Length, n.raft.Load().CurrentTerm) {
 		return fmt.Errorf("%w: term %d is over", ErrRefused, request.Term)
 	}
+	return nil
+}
+
+// answerRelease serves methodRelease.
+func (n *Node) answerRelease(from string, body []byte) error {
+	var release leaseRelease
+	if err := json.Unmarshal(body, &release); err != nil {
+		return err
+	}
+	n.guard.release(from, release.Sent)
 	return nil
 }
 
@@ -199,14 +214,19 @@ func (n *Node) releaseLease(ctx context.Context) {
 		n.log.Warn("the lease is not given up but runs out", "error", err)
 		return
 	}
-	n.guard.release(n.id)
+	sent := n.cfg.Now()
+	body, err := json.Marshal(leaseRelease{Sent: sent})
+	if err != nil {
+		return
+	}
+	n.guard.release(n.id, sent)
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, s := range n.servers() {
 		if s.Suffrage == raft.Voter && string(s.ID) != n.id {
 			wg.Go(func() { // lost: the vote waits for the promise's end
-				_, _ = n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodRelease}, nil)
+				_, _ = n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodRelease}, body)
 			})
 		}
 	}
