@@ -143,7 +143,7 @@ func (n *Node) raftConfig() *raft.Config {
 	c.HeartbeatTimeout, c.ElectionTimeout = p.Heartbeat, p.Election
 	c.LeaderLeaseTimeout, c.CommitTimeout = p.LeaderLease, p.Commit
 	c.MaxAppendEntries = 8
-	c.TrailingLogs, c.SnapshotThreshold, c.SnapshotInterval = 2048, 1024, 30*time.Second
+	c.TrailingLogs, c.SnapshotThreshold, c.SnapshotInterval = 2048, 1024, 10*time.Second
 	c.ShutdownOnRemove = false // this package notices removal itself, on all nodes alike
 	c.NoLegacyTelemetry = true
 	c.Logger = raftLogger(n.log)

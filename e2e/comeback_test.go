@@ -157,6 +157,9 @@ func TestFarBehind(t *testing.T) {
 	leader.mustHA("destination", "set", "tcp://10.9.0.100:80", "10.9.0.22:80", "--weight", "777", "--timeout", "60s")
 	leader.mustHA("destination", "set", "tcp://10.9.0.100:80", "10.9.0.21:80", "--weight", "1", "--timeout", "60s")
 	leader.awaitKernel(want)
+	for _, other := range l.others(n) { // whichever leads then
+		l.await("log of "+other.name+" without its beginning", other.hasForgotten)
+	}
 	n.start()
 	n.awaitKernel(want)
 	n.awaitDaemons("backup")
@@ -164,6 +167,26 @@ func TestFarBehind(t *testing.T) {
 	if installed, err := filepath.Glob(n.dir + "/snapshots/*/state.bin"); err != nil || len(installed) == 0 {
 		t.Errorf("%s came back without a snapshot (%v)", n.name, err)
 	}
+}
+
+// hasForgotten reports an error until a snapshot is so far on that the entries which
+// TestFarBehind began with cannot be among those kept behind it.
+func (n *node) hasForgotten() error {
+	const begun, kept = 200, 2048
+	names, err := filepath.Glob(n.dir + "/snapshots/*-*-*[0-9]") // not one that is being written
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		var term, index, ms int
+		if _, err := fmt.Sscanf(filepath.Base(name), "%d-%d-%d", &term, &index, &ms); err != nil {
+			return err
+		}
+		if index > begun+kept {
+			return nil
+		}
+	}
+	return fmt.Errorf("snapshots: %v", names)
 }
 
 // persist writes until it is answered, always with the same id. On an emulated kernel
