@@ -65,6 +65,9 @@ type Config struct {
 	// OnLease(0): when it returns nil, nothing that the lease allowed goes on. On an
 	// error the lease runs out instead. May be nil.
 	BeforeRelease func(ctx context.Context) error
+	// Fitness returns how fit this director is to be the active one. It is asked many
+	// times a second and must not block. Nil: always fit.
+	Fitness func() Fitness
 	// Now returns the time since boot; nil: boottime.Now.
 	Now    func() time.Duration
 	Logger *slog.Logger // nil discards

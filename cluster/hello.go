@@ -16,7 +16,7 @@ const (
 	methodNotice  = "notice"  // you may have been removed: ask
 
 	methodPropose   = "propose"    // command -> index and response, by the leader
-	methodLease     = "lease"      // leaseRequest -> nothing, by a voter; errors are refusals
+	methodLease     = "lease"      // leaseRequest -> report, by a voter; errors are refusals
 	methodRelease   = "release"    // the caller gives its lease up
 	methodPoll      = "poll"       // pollRequest -> pollAnswer, by a voter
 	methodReadIndex = "read-index" // -> index, by the leader
@@ -32,6 +32,7 @@ type hello struct {
 	Expect    int      `json:"expect"`
 	ClusterID string   `json:"cluster_id,omitempty"`
 	Member    bool     `json:"member,omitempty"`
+	Fitness   Fitness  `json:"fitness"`
 	LastIndex uint64   `json:"last_index"` // of its log
 	Term      uint64   `json:"term"`       // raft's
 	Pledge    *pledge  `json:"pledge,omitempty"`
@@ -54,7 +55,7 @@ func (n *Node) hello() hello {
 	if r == nil {
 		return h
 	}
-	h.LastIndex, h.Term = r.LastIndex(), r.CurrentTerm()
+	h.LastIndex, h.Term, h.Fitness = r.LastIndex(), r.CurrentTerm(), n.fitness()
 	if leader := n.leader(); leader.ID != "" {
 		h.Leader = &leader
 	}
@@ -82,6 +83,7 @@ func (n *Node) askHelloBy(ctx context.Context, method, id, address string, body 
 	if err := json.Unmarshal(answer, &h); err != nil {
 		return hello{}, fmt.Errorf("hello of %s: %w", address, err)
 	}
+	h.Fitness = h.Fitness.bounded()
 	return h, nil
 }
 
@@ -155,7 +157,7 @@ func (n *Node) answer(ctx context.Context, from preface, head requestHead, body 
 		index, response, err := n.proposeHere(ctx, body)
 		return appendIndex(index, response), err
 	case methodLease:
-		return nil, n.answerLease(from.ID, body)
+		return n.answerLease(from.ID, body)
 	case methodRelease:
 		return nil, n.answerRelease(from.ID, body)
 	case methodPoll:

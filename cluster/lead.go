@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,7 +109,7 @@ func (n *Node) promote(ctx context.Context) {
 		hctx, cancel := context.WithTimeout(ctx, askTimeout)
 		h, err := n.askHello(hctx, e.ID, e.Address)
 		cancel()
-		if err != nil || !n.caughtUp(h) {
+		if err != nil || !n.caughtUp(h.LastIndex) {
 			continue
 		}
 		cctx, cancel := context.WithTimeout(ctx, opTimeout)
@@ -125,28 +126,55 @@ func (n *Node) promote(ctx context.Context) {
 	}
 }
 
-// giveAway transfers leadership from a witness to a director.
+// giveAway transfers leadership to a fitter director. A leader that cannot is one
+// all the same: it serves, and tries again later and less and less often.
 func (n *Node) giveAway(ctx context.Context) {
-	if !n.cfg.Witness || time.Now().Before(n.keepUntil) {
+	own := n.fitness()
+	if own.Class == 0 {
+		n.attempts = 0
 		return
 	}
+	best, ok := n.fitter(own)
+	if !ok || time.Now().Before(n.keepUntil) {
+		return
+	}
+	n.lease.mu.Lock()
+	n.lease.hold = 0 // one attempt; then this node serves
+	n.lease.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
-	best, ok := n.bestVoter(ctx, false)
-	if !ok {
+	n.log.Info("another director is fitter to lead", "node", best.Name, "reason", own.why())
+	if err := n.transferTo(ctx, best); err != nil {
+		n.log.Warn("leadership stays with a director that is less fit", "fitter", best.Name, "reason", own.why(), "error", err)
+		n.keepUntil = time.Now().Add(stuckTimeout << min(n.attempts, 4)) // raft still works on it
+		n.attempts++
 		return
 	}
-	if err := n.transferTo(ctx, best); err != nil {
-		n.log.Info("a witness leads, and could not give leadership away yet", "to", best.Name, "error", err)
-		n.keepUntil = time.Now().Add(stuckTimeout) // raft still works on it
+	n.attempts = 0
+}
+
+// fitter returns the director that is to lead rather than this node, which is as fit
+// as own: one in a better class that answers and has caught up. Preference moves
+// nothing, it only chooses among those.
+func (n *Node) fitter(own Fitness) (best entry, ok bool) {
+	var found Fitness
+	for _, s := range n.servers() {
+		said, fresh := n.report(string(s.ID))
+		if s.Suffrage != raft.Voter || string(s.ID) == n.id || !fresh || said.Class >= own.Class || !n.caughtUp(said.LastIndex) {
+			continue
+		}
+		if e := n.member(s); !ok || cmp.Or(said.compare(found), cmp.Compare(e.ID, best.ID)) < 0 {
+			best, found, ok = e, said.Fitness, true
+		}
 	}
+	return best, ok
 }
 
 // bestVoter returns the voter, other than this node, that is the best next leader:
-// one that answers and has caught up, with the longest log. A witness counts only
-// when told so and when there is no director. Raft would wait for one that has not
-// caught up, refuse writes meanwhile, and give up.
-func (n *Node) bestVoter(ctx context.Context, witness bool) (best entry, ok bool) {
+// one that answers and has caught up, the fittest, with the longest log. A witness
+// counts only when told so and when there is no director. Raft would wait for one that
+// has not caught up, refuse writes meanwhile, and give up.
+func (n *Node) bestVoter(ctx context.Context, witness bool) (best hello, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var (
@@ -160,7 +188,7 @@ func (n *Node) bestVoter(ctx context.Context, witness bool) (best entry, ok bool
 		}
 		wg.Go(func() {
 			h, err := n.askHello(ctx, string(s.ID), n.member(s).Address)
-			if err != nil || h.Witness && !witness || !n.caughtUp(h) {
+			if err != nil || h.Witness && !witness || !n.caughtUp(h.LastIndex) {
 				return
 			}
 			mu.Lock()
@@ -170,25 +198,18 @@ func (n *Node) bestVoter(ctx context.Context, witness bool) (best entry, ok bool
 	}
 	wg.Wait()
 	if len(answers) == 0 {
-		return entry{}, false
+		return hello{}, false
 	}
-	return slices.MaxFunc(answers, func(a, b hello) int {
-		switch {
-		case a.Witness != b.Witness && b.Witness:
-			return 1
-		case a.Witness != b.Witness:
-			return -1
-		case a.LastIndex < b.LastIndex:
-			return -1
-		case a.LastIndex > b.LastIndex:
-			return 1
-		}
-		return 0
-	}).entry, true
+	return slices.MinFunc(answers, func(a, b hello) int {
+		return cmp.Or(a.Fitness.compare(b.Fitness), cmp.Compare(b.LastIndex, a.LastIndex), cmp.Compare(a.ID, b.ID))
+	}), true
 }
 
-// caughtUp reports whether a node that said h lacks little of this leader's log.
-func (n *Node) caughtUp(h hello) bool { return h.LastIndex+caughtUpGap >= n.raft.Load().LastIndex() }
+// caughtUp reports whether a node whose log ends at lastIndex lacks little of this
+// leader's.
+func (n *Node) caughtUp(lastIndex uint64) bool {
+	return lastIndex+caughtUpGap >= n.raft.Load().LastIndex()
+}
 
 // transferTo hands leadership to a voter. When ctx ends first, the transfer may
 // still happen.

@@ -28,6 +28,8 @@ type lease struct {
 	term     uint64                   // what follows is of this term
 	granted  map[string]time.Duration // by voter: when the newest request that it granted was sent
 	asking   map[string]bool          // voters with a request under way
+	reports  map[string]report        // by voter: what came with its newest grant
+	hold     time.Duration            // see holdsBack
 	until    time.Duration            // 0 = never held in term
 	released bool                     // given away: neither asked for nor taken any more
 	mute     time.Duration            // asks nobody before: see leaseRound
@@ -37,6 +39,8 @@ type leaseRequest struct {
 	Term   uint64        `json:"term"`
 	Sent   time.Duration `json:"sent"` // on the leader's clock
 	Length time.Duration `json:"length"`
+	// Fitness is that of the other directors, without reasons, by id.
+	Fitness map[string]Fitness `json:"fitness,omitempty"`
 }
 
 type leaseRelease struct {
@@ -78,13 +82,15 @@ func (n *Node) runLease(ctx context.Context) error {
 // voters' promises alive, but no answer reaches it.
 func (n *Node) leaseRound(ctx context.Context, term uint64, asked *sync.WaitGroup) {
 	length := n.cfg.Profile.Lease
+	n.standing() // has it looked at
 	l := &n.lease
 	l.mu.Lock()
+	now := n.cfg.Now()
 	if l.term != term {
 		l.term, l.until, l.released, l.mute = term, 0, false, 0
-		l.granted, l.asking = map[string]time.Duration{}, map[string]bool{}
+		l.granted, l.asking, l.reports = map[string]time.Duration{}, map[string]bool{}, map[string]report{}
+		l.hold = now + length
 	}
-	now := n.cfg.Now()
 	if l.until != 0 && now > l.until+length && l.mute < now-4*length {
 		l.mute = now + 4*length
 	}
@@ -96,30 +102,47 @@ func (n *Node) leaseRound(ctx context.Context, term uint64, asked *sync.WaitGrou
 	if n.guard.grant(n.id, term, now, length, n.raft.Load().CurrentTerm) {
 		l.granted[n.id] = now
 	}
+	fitness := l.summary(now - 2*length)
 	for _, s := range n.servers() {
 		if id := string(s.ID); s.Suffrage == raft.Voter && id != n.id && !l.asking[id] {
 			l.asking[id] = true
-			asked.Go(func() { n.askGrant(ctx, term, s) })
+			asked.Go(func() { n.askGrant(ctx, term, s, fitness) })
 		}
 	}
 	l.mu.Unlock()
 	n.renewLease(term)
 }
 
+// summary is the fitness of those that have answered a request sent after since.
+func (l *lease) summary(since time.Duration) map[string]Fitness {
+	summary := map[string]Fitness{}
+	for id, r := range l.reports {
+		if r.at >= since {
+			summary[id] = Fitness{Class: r.Class, Preference: r.Preference}
+		}
+	}
+	return summary
+}
+
 // askGrant asks one voter once.
-func (n *Node) askGrant(ctx context.Context, term uint64, s raft.Server) {
+func (n *Node) askGrant(ctx context.Context, term uint64, s raft.Server, fitness map[string]Fitness) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Profile.Lease)
 	defer cancel()
 	sent := n.cfg.Now()
-	body, err := json.Marshal(leaseRequest{Term: term, Sent: sent, Length: n.cfg.Profile.Lease})
+	body, err := json.Marshal(leaseRequest{Term: term, Sent: sent, Length: n.cfg.Profile.Lease, Fitness: fitness})
 	if err == nil {
-		_, err = n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodLease}, body)
+		body, err = n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodLease}, body)
 	}
+	said := report{at: sent}
+	if err == nil {
+		err = json.Unmarshal(body, &said)
+	}
+	said.Fitness = said.bounded()
 	n.lease.mu.Lock()
 	if n.lease.term == term {
 		n.lease.asking[string(s.ID)] = false
 		if err == nil {
-			n.lease.granted[string(s.ID)] = sent
+			n.lease.granted[string(s.ID)], n.lease.reports[string(s.ID)] = sent, said
 		}
 	}
 	n.lease.mu.Unlock()
@@ -129,18 +152,21 @@ func (n *Node) askGrant(ctx context.Context, term uint64, s raft.Server) {
 }
 
 // answerLease serves methodLease.
-func (n *Node) answerLease(from string, body []byte) error {
+func (n *Node) answerLease(from string, body []byte) ([]byte, error) {
 	var request leaseRequest
 	if err := json.Unmarshal(body, &request); err != nil {
-		return err
+		return nil, err
 	}
 	if request.Length > n.identity.get().Promised {
-		return fmt.Errorf("%w: a lease of %s is longer than the %s of this node's profile; all nodes need the same profile", ErrRefused, request.Length, n.cfg.Profile.Lease)
+		return nil, fmt.Errorf("%w: a lease of %s is longer than the %s of this node's profile; all nodes need the same profile", ErrRefused, request.Length, n.cfg.Profile.Lease)
 	}
 	if !n.guard.grant(from, request.Term, request.Sent, request.Length, n.raft.Load().CurrentTerm) {
-		return fmt.Errorf("%w: term %d is over", ErrRefused, request.Term)
+		return nil, fmt.Errorf("%w: term %d is over", ErrRefused, request.Term)
 	}
-	return nil
+	n.told.Store(&request.Fitness)
+	said := report{Fitness: n.standing(), LastIndex: n.raft.Load().LastIndex()}
+	said.Reasons = nil
+	return json.Marshal(said)
 }
 
 // answerRelease serves methodRelease.
@@ -162,10 +188,16 @@ func (n *Node) renewLease(term uint64) {
 			voters = append(voters, string(s.ID))
 		}
 	}
+	own := n.fitness()
 	l := &n.lease
 	l.mu.Lock()
 	if now, leads := n.leading(); l.term != term || l.released || !leads || now != term {
 		l.mu.Unlock()
+		return
+	}
+	if l.until == 0 && n.cfg.Now() < l.hold && n.holdsBack(own, voters) {
+		l.mu.Unlock()
+		ping(n.pingLead)
 		return
 	}
 	var sent []time.Duration
@@ -188,6 +220,23 @@ func (n *Node) renewLease(term uint64) {
 		n.cfg.OnLease(until) // under the lock, so that the newest is the last
 	}
 	l.mu.Unlock()
+}
+
+// holdsBack reports whether this node, which was just elected, is to leave the lease
+// alone for a moment, since a fitter director is there that it can give leadership to,
+// or was a moment ago. lease.mu is held.
+func (n *Node) holdsBack(own Fitness, voters []string) bool {
+	told := map[string]Fitness{}
+	if by := n.told.Load(); by != nil {
+		told = *by
+	}
+	return own.Class > 0 && slices.ContainsFunc(voters, func(id string) bool {
+		f, known := told[id]
+		if said, ok := n.lease.reports[id]; ok {
+			f, known = said.Fitness, true
+		}
+		return id != n.id && known && f.Class < own.Class
+	})
 }
 
 // loseLease tells that this node's lease, if it had one, counts no more.

@@ -24,6 +24,7 @@ type watch struct {
 	holder string // of the newest lease
 	since  time.Duration
 	moves  int
+	all    []string // holders, in order
 }
 
 func (w *watch) onLease(node string) func(time.Duration) {
@@ -46,6 +47,7 @@ func (w *watch) onLease(node string) func(time.Duration) {
 		if w.holder != node {
 			w.holder, w.since = node, now
 			w.moves++
+			w.all = append(w.all, node)
 		}
 	}
 }

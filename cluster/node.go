@@ -63,16 +63,19 @@ type Node struct {
 	pingLead   chan struct{}
 	pingLease  chan struct{}
 	guard      guard
+	gauge      gauge
 	lease      lease
-	succession succession   // of runLease alone
-	yielded    atomic.Int64 // boot time until which this node leaves an election to another
+	told       atomic.Pointer[map[string]Fitness] // of the other directors, by the leader's word; never written to
+	succession succession                         // of runLease alone
+	yielded    atomic.Int64                       // boot time until which this node leaves an election to another
 	ops        chan op
 	stuckSince atomic.Pointer[time.Time] // first write refused by an unfinished transfer
 	barrier    atomic.Uint64             // the term whose barrier is done
 
 	// Of runLead alone.
 	removed   []string  // ids of members that this node has removed
-	keepUntil time.Time // a witness does not try to give leadership away before
+	keepUntil time.Time // no attempt to give leadership away before
+	attempts  int       // that have failed in a row
 
 	waitersMu sync.Mutex
 	waiters   map[string]waiter // by id
@@ -105,6 +108,7 @@ func New(cfg Config) (*Node, error) {
 		pingLead:  make(chan struct{}, 1),
 		pingLease: make(chan struct{}, 1),
 		guard:     guard{now: cfg.Now},
+		gauge:     gauge{steady: steadyTime},
 		ops:       make(chan op),
 		waiters:   map[string]waiter{},
 	}
@@ -370,7 +374,7 @@ func (n *Node) handOver() {
 	if !ok {
 		return
 	}
-	if err := n.transferTo(ctx, best); err != nil {
+	if err := n.transferTo(ctx, best.entry); err != nil {
 		n.log.Warn("this node stops as leader", "error", err)
 	}
 }

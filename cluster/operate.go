@@ -65,12 +65,16 @@ func (n *Node) leadHere(ctx context.Context, method, who string) ([]byte, error)
 
 // transferHere returns the id of the member that leads afterwards.
 func (n *Node) transferHere(ctx context.Context, who string) ([]byte, error) {
+	own := n.fitness()
 	director, someDirector := n.bestVoter(ctx, false)
 	if who == "" {
 		if !someDirector {
 			return nil, fmt.Errorf("%w: no other director answers", ErrRefused)
 		}
-		return []byte(director.ID), n.transferTo(ctx, director)
+		if err := mayLead(director, own); err != nil {
+			return nil, err
+		}
+		return []byte(director.ID), n.transferTo(ctx, director.entry)
 	}
 	s, e, err := n.find(who)
 	switch {
@@ -85,13 +89,26 @@ func (n *Node) transferHere(ctx context.Context, who string) ([]byte, error) {
 	}
 	hctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	switch h, err := n.askHello(hctx, e.ID, e.Address); {
+	h, err := n.askHello(hctx, e.ID, e.Address)
+	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %s does not answer", ErrRefused, e.Name)
-	case !n.caughtUp(h):
+	case !n.caughtUp(h.LastIndex):
 		return nil, fmt.Errorf("%w: %s has not caught up yet", ErrRefused, e.Name)
 	}
+	if err := mayLead(h, own); err != nil {
+		return nil, err
+	}
 	return []byte(e.ID), n.transferTo(ctx, e)
+}
+
+// mayLead refuses a director that is less fit than the leader, which would get
+// leadership back at once.
+func mayLead(h hello, leader Fitness) error {
+	if h.Fitness.Class > leader.Class {
+		return fmt.Errorf("%w: %s is less fit to be the active director: %s", ErrRefused, h.Name, h.Fitness.why())
+	}
+	return nil
 }
 
 func (n *Node) removeHere(ctx context.Context, who string) error {
@@ -104,7 +121,7 @@ func (n *Node) removeHere(ctx context.Context, who string) error {
 		if !ok {
 			return fmt.Errorf("%w: %s leads, and no other voter answers", ErrRefused, e.Name)
 		}
-		if err := n.transferTo(ctx, best); err != nil {
+		if err := n.transferTo(ctx, best.entry); err != nil {
 			return err
 		}
 		return fmt.Errorf("%w: leadership was given to %s first", errAgain, best.Name)

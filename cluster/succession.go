@@ -1,9 +1,9 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +17,8 @@ type pollRequest struct {
 	Term      uint64 `json:"term"`
 	LastIndex uint64 `json:"last_index"`
 	LastTerm  uint64 `json:"last_term"`
+	// Fitness is the asker's, without reasons.
+	Fitness Fitness `json:"fitness"`
 }
 
 // A pollAnswer says so, and how long a promise still binds the voter.
@@ -44,7 +46,7 @@ func (n *Node) succeedLeader(ctx context.Context) {
 		return
 	}
 	if s.leader != to || s.since != until {
-		*s = succession{leader: to, since: until, next: until + time.Duration(n.rank(n.id, to))*n.cfg.Profile.Stagger}
+		*s = succession{leader: to, since: until, next: until + n.turn(to)}
 	}
 	if now < max(s.next, time.Duration(n.yielded.Load())) {
 		return
@@ -70,24 +72,44 @@ func (n *Node) maySucceed(to string, until, now time.Duration) bool {
 	return to != "" && to != n.id && until <= now && !n.cfg.Witness && n.raft.Load().State() == raft.Follower && !n.guard.voting()
 }
 
-// rank is the place of the node with that id among the directors that may succeed the
-// leader, by id.
-func (n *Node) rank(id, leader string) int {
-	var ids []string
-	for _, s := range n.servers() {
-		if other := string(s.ID); s.Suffrage == raft.Voter && other != leader && !n.member(s).Witness {
-			ids = append(ids, other)
-		}
+// turn is how long this node leaves the succession of the leader to directors that
+// come before it: the fitter ones, by the leader's last word of them. One of which it
+// said nothing counts as fit.
+func (n *Node) turn(leader string) time.Duration {
+	var told map[string]Fitness
+	if by := n.told.Load(); by != nil {
+		told = *by
 	}
-	slices.Sort(ids)
-	return max(slices.Index(ids, id), 0)
+	own := n.standing()
+	wait, fitter := time.Duration(0), false
+	for _, s := range n.servers() {
+		id := string(s.ID)
+		if s.Suffrage != raft.Voter || id == leader || id == n.id || n.member(s).Witness {
+			continue
+		}
+		f := told[id].bounded()
+		if comesFirst(f, id, own, n.id) {
+			wait += n.cfg.Profile.Stagger
+		}
+		fitter = fitter || f.Class < own.Class
+	}
+	if fitter { // their promises may end a little later, and they may need a second attempt
+		wait += n.cfg.Profile.Lease / 2
+	}
+	return wait
+}
+
+// comesFirst is the order of succession.
+func comesFirst(f Fitness, id string, other Fitness, otherID string) bool {
+	return cmp.Or(f.compare(other), cmp.Compare(id, otherID)) < 0
 }
 
 // poll reports whether a majority of the voters, this node included, would help it,
 // and else how long to wait before it is worth asking again.
 func (n *Node) poll(ctx context.Context) (wait time.Duration, free bool) {
 	r := n.raft.Load()
-	request := pollRequest{Term: r.CurrentTerm(), LastIndex: r.LastIndex(), LastTerm: lastLogTerm(r)}
+	request := pollRequest{Term: r.CurrentTerm(), LastIndex: r.LastIndex(), LastTerm: lastLogTerm(r), Fitness: n.standing()}
+	request.Fitness.Reasons = nil
 	body, err := json.Marshal(request)
 	if err != nil {
 		return 0, false
@@ -140,8 +162,9 @@ func (n *Node) poll(ctx context.Context) (wait time.Duration, free bool) {
 }
 
 // answerPoll serves methodPoll. Two that stand at once would split the votes, and
-// cost an election timeout. So who may stand itself, has the better rank and no older
-// a log refuses; and who agrees leaves the other a while.
+// cost an election timeout. So who may stand itself, comes first and has no older a log
+// refuses; and who agrees leaves the other a while. Each of two knows the other's
+// fitness from the other itself, so that they do not both refuse.
 func (n *Node) answerPoll(from string, body []byte) ([]byte, error) {
 	var request pollRequest
 	if err := json.Unmarshal(body, &request); err != nil {
@@ -153,7 +176,7 @@ func (n *Node) answerPoll(from string, body []byte) ([]byte, error) {
 	now := n.cfg.Now()
 	to, until := n.guard.promised()
 	same := request.LastTerm == lastLogTerm(r) && request.LastIndex == r.LastIndex()
-	mine := same && n.maySucceed(to, until, now) && n.rank(n.id, to) < n.rank(from, to)
+	mine := same && n.maySucceed(to, until, now) && comesFirst(n.standing(), n.id, request.Fitness.bounded(), from)
 	free := wait == 0 && !mine && r.State() == raft.Follower && !n.guard.voting() && r.CurrentTerm() <= request.Term && !older
 	if free {
 		n.yielded.Store(int64(now + n.cfg.Profile.Heartbeat/2))
