@@ -64,6 +64,7 @@ type Config struct {
 	Cluster   Cluster
 	Sync      Sync
 	VIP       VIP
+	Track     []Tracked // at most 16
 	Ownership Ownership
 	Reconcile Reconcile
 	API       API
@@ -91,6 +92,12 @@ type VIP struct {
 	Networks  map[string]string // interfaces of the addresses that name a network, by ipvs.VIP.Network; at most 64
 	Allow     []netip.Prefix    // masked, at most 64; empty: the subnets of the address's interface
 	Fence     Fence
+}
+
+// Tracked is what a director needs to be fit to be the active one: one of these.
+type Tracked struct {
+	Interface string     // at most 15 bytes; must be there, up and connected
+	Gateway   netip.Addr // unicast; must answer echo requests
 }
 
 // Reconcile says how the kernel is watched.
@@ -213,6 +220,9 @@ func (c *Config) check(f *file) {
 	}
 	if c.Role == Witness && c.VIP.Interface != "" {
 		f.failf("vip.interface", "is for directors: a witness takes no virtual addresses")
+	}
+	if c.Role == Witness && len(c.Track) > 0 {
+		f.failf("track", "is for directors: a witness is never the active one")
 	}
 	const alone = "needs vip.interface; without it this node takes no virtual addresses"
 	if c.VIP.Interface == "" && len(c.VIP.Networks) > 0 {

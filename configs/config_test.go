@@ -58,6 +58,7 @@ data_dir: /srv/lb
 cluster: {name: west, address: "2001:db8::2", port: 1, gossip_port: 65535, join: [10.9.0.11, "10.9.0.12:7500", "[2001:db8::3]:7400"], expect: 7, profile: wan}
 sync: {interface: bond0.100}
 vip: {interface: eth0, networks: {inside: eth1, 7: vlan.7}, allow: [10.9.0.0/24, 10.9.1.1, "2001:db8::/64"], fence: off}
+track: [{interface: eth1}, {gateway: 10.9.0.1}, {gateway: "2001:db8::1"}]
 ownership: exclusive
 reconcile: {interval: 1m}
 api: {socket: /tmp/a.sock}
@@ -77,6 +78,7 @@ api: {socket: /tmp/a.sock}
 			Allow: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24"), netip.MustParsePrefix("10.9.1.1/32"), netip.MustParsePrefix("2001:db8::/64")},
 			Fence: "off",
 		},
+		Track:     []Tracked{{Interface: "eth1"}, {Gateway: netip.MustParseAddr("10.9.0.1")}, {Gateway: netip.MustParseAddr("2001:db8::1")}},
 		Ownership: Exclusive,
 		Reconcile: Reconcile{Interval: time.Minute}, API: API{Socket: "/tmp/a.sock"},
 	}
@@ -91,7 +93,7 @@ func TestConfigRefuses(t *testing.T) {
 		fmt.Fprintf(&manyNetworks, "    n%d: eth1\n", i)
 	}
 	tests := []struct{ name, text, says string }{
-		{"unknown key", minimal + "nodes: d1\n", "c.yaml:2: nodes: unknown key; want one of node, role, data_dir, cluster, sync, vip, ownership, reconcile, api\n    nodes: d1\n    ^"},
+		{"unknown key", minimal + "nodes: d1\n", "c.yaml:2: nodes: unknown key; want one of node, role, data_dir, cluster, sync, vip, track, ownership, reconcile, api\n    nodes: d1\n    ^"},
 		{"unknown inner key", "cluster:\n  name: lb\n  adress: 10.9.0.11\n", "c.yaml:3: cluster.adress: unknown key; want one of name, address,"},
 		{"key twice", minimal + "node: a\nnode: b\n", "c.yaml:3: "},
 		{"syntax", "cluster: {name: lb\nnode: [\n", "c.yaml:"},
@@ -144,6 +146,13 @@ func TestConfigRefuses(t *testing.T) {
 		{"networks without interface", minimal + "vip: {networks: {inside: eth1}}", "c.yaml:2: vip.networks: needs vip.interface; without it"},
 		{"allow without interface", minimal + "vip: {allow: [10.9.0.0/24]}", "c.yaml:2: vip.allow: needs vip.interface; without it"},
 		{"witness with vip", "cluster: {name: lb, address: 10.9.0.11, expect: 3, join: [10.9.0.12]}\nrole: witness\nvip: {interface: eth0}", "c.yaml:3: vip.interface: is for directors"},
+		{"track a name", minimal + "track: [eth1]", "c.yaml:2: track[0]: want a mapping, not \"eth1\""},
+		{"track nothing", minimal + "track: [{}]", "c.yaml:2: track[0]: want either interface or gateway"},
+		{"track both", minimal + "track: [{interface: eth1, gateway: 10.9.0.1}]", "c.yaml:2: track[0]: want either interface or gateway"},
+		{"track a strange interface", minimal + "track: [{interface: a/b}]", "c.yaml:2: track[0].interface: \"a/b\" is not the name of a network interface"},
+		{"track a group", minimal + "track: [{interface: eth1}, {gateway: 224.0.0.1}]", "c.yaml:2: track[1].gateway: 224.0.0.1 is not a unicast address"},
+		{"track too much", minimal + "track: [" + strings.Repeat("{interface: eth1}, ", 17) + "]", "c.yaml:2: track[16]: more than 16 interfaces and gateways"},
+		{"witness that tracks", "cluster: {name: lb, address: 10.9.0.11, expect: 3, join: [10.9.0.12]}\nrole: witness\ntrack: [{interface: eth0}]", "c.yaml:3: track: is for directors"},
 		{"interval", minimal + "reconcile: {interval: 10}", "\"10\" is not a duration"},
 		{"short interval", minimal + "reconcile: {interval: 10ms}", "10ms is not from 1s to 1h0m0s"},
 		{"socket", minimal + "api: {socket: /" + strings.Repeat("x", 107) + "}", "at most 107 bytes"},
@@ -222,7 +231,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	// What has no default, or none that an example could show.
 	want.Node, want.Cluster.Name, want.Cluster.Address = got.Node, got.Cluster.Name, got.Cluster.Address
 	want.Cluster.Join, want.Cluster.Expect, want.Sync.Interface = got.Cluster.Join, got.Cluster.Expect, got.Sync.Interface
-	want.VIP.Interface, want.VIP.Networks, want.VIP.Allow = got.VIP.Interface, got.VIP.Networks, got.VIP.Allow
+	want.VIP.Interface, want.VIP.Networks, want.VIP.Allow, want.Track = got.VIP.Interface, got.VIP.Networks, got.VIP.Allow, got.Track
 	if diff := cmp.Diff(want, got, compareAddr); diff != "" {
 		t.Errorf("reference.yaml shows another default (-default +reference)\n%s", diff)
 	}

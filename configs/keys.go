@@ -29,6 +29,7 @@ func (c *Config) keys() []key {
 		{"vip.networks", entries(c.network), "{}", "Interfaces of the virtual addresses that name a network, like `{inside: eth1}`. An address whose network is not here cannot be taken."},
 		{"vip.allow", list(c.allowed), "[]", "Prefixes in which virtual addresses may be taken, like `[10.9.0.0/24]`; all others are refused, whatever the table says. `[]`: the subnets of the interface where the address belongs."},
 		{"vip.fence", word(&c.VIP.Fence, NFT, Off), "nft", "`nft`: nftables drops the packets for virtual addresses while this director does not own them. `off`: nothing does, and in a failover two directors may accept packets for a moment."},
+		{"track", list(c.tracked), "[]", "What this director needs to be fit to be the active one, like `[{interface: eth1}, {gateway: 10.9.0.1}]`; at most 16. An interface must be there, up and connected; a gateway must answer echo requests (pings), one a second: three without an answer in a row count."},
 		{"ownership", word(&c.Ownership, Shared, Exclusive), "shared", "What happens to virtual services in the kernel that are not in the table. `shared`: reported, never touched. `exclusive`: removed."},
 		{"reconcile.interval", duration(&c.Reconcile.Interval, time.Second, time.Hour), "10s", "How often the whole kernel table is compared with the cluster's and repaired. 1s to 1h; spread by chance, so that nodes do not do it together."},
 		{"api.socket", text(&c.API.Socket, checkSocket), "/run/ipvs-ha/api.sock", "The unix socket of the API. Belongs to root and the group `ipvs-ha` when there is one; mode 0660."},
@@ -64,6 +65,28 @@ func (c *Config) allowed(i int) reader {
 		var p netip.Prefix
 		prefix(&p, checkAllowed)(f, path, n)
 		c.VIP.Allow = append(c.VIP.Allow, p)
+	}
+}
+
+// maxTracked is how many interfaces and gateways may be tracked.
+const maxTracked = 16
+
+func (c *Config) tracked(i int) reader {
+	return func(f *file, path string, n ast.Node) {
+		if i >= maxTracked {
+			f.failAt(n.GetToken(), path, fmt.Sprintf("more than %d interfaces and gateways", maxTracked))
+			return
+		}
+		var t Tracked
+		before := len(f.errs)
+		f.keys(n, path, []key{
+			{name: "interface", read: text(&t.Interface, checkInterface)},
+			{name: "gateway", read: address(&t.Gateway, checkUnicast)},
+		})
+		if len(f.errs) == before && (t.Interface == "") != t.Gateway.IsValid() {
+			f.failAt(n.GetToken(), path, "want either interface or gateway")
+		}
+		c.Track = append(c.Track, t)
 	}
 }
 

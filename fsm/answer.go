@@ -22,12 +22,16 @@ func (e envelope) digest() digest {
 		head[0] = 1
 		binary.BigEndian.PutUint64(head[1:], *e.IfRevision)
 	}
-	if len(e.Replace) > 0 {
+	switch {
+	case len(e.Replace) > 0:
 		head[9] = 1
+	case len(e.Directors) > 0:
+		head[9] = 2
 	}
 	h.Write(head[:])
 	h.Write(e.Changes)
 	h.Write(e.Replace)
+	h.Write(e.Directors)
 	return digest(h.Sum(nil))
 }
 

@@ -25,18 +25,19 @@ const (
 	MaxBy          = 128      // bytes
 )
 
-// Command is one write: edits of the table, all or nothing.
+// Command is one write, all or nothing: edits of the table, a new table, or settings
+// of directors, exactly one of these.
 type Command struct {
 	V          int            // format version; 0 is written as Version
 	ID         string         // 1..MaxID visible ASCII characters, made by the client, the same when it tries again
 	By         string         // who asked, for people; at most MaxBy bytes, may be empty
 	IfRevision *uint64        // refuse unless the table has this revision; nil = any
-	Changes    []ipvs.Change  // edits in order; excludes Replace
-	Replace    *ipvs.Document // the whole new table; excludes Changes
+	Changes    []ipvs.Change  // edits in order
+	Replace    *ipvs.Document // the whole new table
+	Directors  []DirectorSetting
 }
 
-// envelope is the encoded form of a Command. Changes and Replace stay bytes at
-// first, because the digest that recognises a repeated write is taken of them.
+// envelope is the encoded form of a Command. What it asks for stays bytes at first, because the digest that recognises a repeated write is taken of them.
 type envelope struct {
 	V          int             `json:"v"`
 	ID         string          `json:"id"`
@@ -44,6 +45,7 @@ type envelope struct {
 	IfRevision *uint64         `json:"if_revision,omitempty"`
 	Changes    json.RawMessage `json:"changes,omitempty"`
 	Replace    json.RawMessage `json:"replace,omitempty"`
+	Directors  json.RawMessage `json:"directors,omitempty"`
 }
 
 // Encode returns c as a log entry. The error is a *Rejection.
@@ -56,9 +58,12 @@ func (c Command) Encode() ([]byte, error) {
 	}
 	e := envelope{V: c.V, ID: c.ID, By: c.By, IfRevision: c.IfRevision}
 	var err error
-	if c.Replace != nil {
+	switch {
+	case c.Replace != nil:
 		e.Replace, err = json.Marshal(c.Replace)
-	} else {
+	case len(c.Directors) > 0:
+		e.Directors, err = json.Marshal(c.Directors)
+	default:
 		e.Changes, err = json.Marshal(c.Changes)
 	}
 	if err != nil {
@@ -108,6 +113,11 @@ func decode(data []byte) (Command, digest, error) {
 			return Command{}, digest{}, reject(Invalid, fmt.Errorf("decode the new table: %w", err))
 		}
 	}
+	if len(e.Directors) > 0 {
+		if err := strictJSON(e.Directors, &c.Directors); err != nil {
+			return Command{}, digest{}, reject(Invalid, fmt.Errorf("decode the settings of directors: %w", err))
+		}
+	}
 	if err := c.check(); err != nil {
 		return Command{}, digest{}, err
 	}
@@ -132,8 +142,22 @@ func (c Command) check() error {
 	if len(c.By) > MaxBy || !utf8.ValidString(c.By) || !printable(c.By) {
 		errs = append(errs, fmt.Errorf("the author must be printable text of at most %d bytes", MaxBy))
 	}
-	if (len(c.Changes) > 0) == (c.Replace != nil) {
-		errs = append(errs, errors.New("want either changes or a new table"))
+	asks := 0
+	for _, asked := range []bool{len(c.Changes) > 0, c.Replace != nil, len(c.Directors) > 0} {
+		if asked {
+			asks++
+		}
+	}
+	if asks != 1 {
+		errs = append(errs, errors.New("want either changes, a new table or settings of directors"))
+	}
+	if len(c.Directors) > MaxDirectors {
+		errs = append(errs, fmt.Errorf("%d settings of directors, the limit is %d", len(c.Directors), MaxDirectors))
+	}
+	for _, d := range c.Directors {
+		if err := d.check(); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	if len(errs) > 0 {
 		return reject(Invalid, errors.Join(errs...))

@@ -115,13 +115,23 @@ func virtualAddresses() []ipvs.Change {
 	}
 }
 
+// settings sets everything for directors, and two of them back.
+func settings() []DirectorSetting {
+	yes, no, low, standard := true, false, 0, DefaultPreference
+	return []DirectorSetting{
+		{Node: "d2", Preference: &low}, {Node: "d1", Drained: &yes}, {Node: "d3.example.org", Drained: &yes, Preference: &low},
+		{Node: "d4", Drained: &no}, {Node: "d5", Drained: &yes}, {Node: "d5", Drained: &no, Preference: &standard},
+	}
+}
+
 func TestGoldenCommands(t *testing.T) {
 	revision := uint64(41)
 	for name, c := range map[string]Command{
-		"changes": {ID: "3f1c", By: "root", IfRevision: &revision, Changes: everyKind()},
-		"vips":    {ID: "3f1e", Changes: virtualAddresses()},
-		"no-vips": {ID: "3f1f", Replace: &ipvs.Document{VIPs: &ipvs.VIPs{Listed: true}, Services: []ipvs.Service{}}},
-		"replace": {ID: "3f1d", Replace: &ipvs.Document{Services: []ipvs.Service{{Key: key(1), Scheduler: "rr", Destinations: []ipvs.Destination{*destination(1, 1)}}}}},
+		"changes":   {ID: "3f1c", By: "root", IfRevision: &revision, Changes: everyKind()},
+		"vips":      {ID: "3f1e", Changes: virtualAddresses()},
+		"no-vips":   {ID: "3f1f", Replace: &ipvs.Document{VIPs: &ipvs.VIPs{Listed: true}, Services: []ipvs.Service{}}},
+		"directors": {ID: "3f20", By: "root", Directors: settings()},
+		"replace":   {ID: "3f1d", Replace: &ipvs.Document{Services: []ipvs.Service{{Key: key(1), Scheduler: "rr", Destinations: []ipvs.Destination{*destination(1, 1)}}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := encode(t, c)
@@ -154,10 +164,14 @@ func TestGoldenResult(t *testing.T) {
 }
 
 func TestGoldenSnapshot(t *testing.T) {
-	for name, changes := range map[string][]ipvs.Change{"snapshot-v1.jsonl": everyKind(), "snapshot-v1-vips.jsonl": virtualAddresses()} {
+	for name, first := range map[string]Command{
+		"snapshot-v1.jsonl":           edit("first", everyKind()...),
+		"snapshot-v1-vips.jsonl":      edit("first", virtualAddresses()...),
+		"snapshot-v1-directors.jsonl": {ID: "first", Directors: settings()},
+	} {
 		t.Run(name, func(t *testing.T) {
 			m := New(nil)
-			apply(t, m, 3, encode(t, edit("first", changes...)))
+			apply(t, m, 3, encode(t, first))
 			apply(t, m, 5, encode(t, edit("second", addService(1, "rr"))))
 			var written bytes.Buffer
 			if err := writeSnapshot(&written, m.State()); err != nil {
@@ -171,7 +185,7 @@ func TestGoldenSnapshot(t *testing.T) {
 			if state.Hash() != m.State().Hash() {
 				t.Errorf("the state read from the snapshot has another hash")
 			}
-			if state.Revision() != 3 || state.Index() != 5 || !state.Table().Equal(m.State().Table()) {
+			if state.Revision() != m.State().Revision() || state.Index() != 5 || !state.Table().Equal(m.State().Table()) {
 				t.Errorf("read revision %d, index %d, table %v", state.Revision(), state.Index(), state.Table().Document())
 			}
 		})
@@ -197,6 +211,13 @@ func TestDecodeCommandRefuses(t *testing.T) {
 		{"blank in id", `{"v":1,"id":"a b","replace":{"services":[]}}`, Invalid, "visible"},
 		{"control character in the author", `{"v":1,"id":"a","by":"x\u0007","replace":{"services":[]}}`, Invalid, "author"},
 		{"neither", `{"v":1,"id":"a"}`, Invalid, "either"},
+		{"settings beside a table", `{"v":1,"id":"a","directors":[{"node":"d1","drained":true}],"replace":{"services":[]}}`, Invalid, "either"},
+		{"unknown setting", `{"v":1,"id":"a","directors":[{"node":"d1","colour":1}]}`, Invalid, `unknown field "colour"`},
+		{"setting of nobody", `{"v":1,"id":"a","directors":[{"drained":true}]}`, Invalid, "1 to 63"},
+		{"setting of a strange name", `{"v":1,"id":"a","directors":[{"node":"D 1","drained":true}]}`, Invalid, "D 1"},
+		{"setting of nothing", `{"v":1,"id":"a","directors":[{"node":"d1"}]}`, Invalid, "nothing is set"},
+		{"large preference", `{"v":1,"id":"a","directors":[{"node":"d1","preference":101}]}`, Invalid, "0 to 100"},
+		{"negative preference", `{"v":1,"id":"a","directors":[{"node":"d1","preference":-1}]}`, Invalid, "0 to 100"},
 		{"both", `{"v":1,"id":"a","changes":[{"op":"x"}],"replace":{"services":[]}}`, Invalid, "either"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -327,6 +348,41 @@ func TestSnapshotStaysAsItWas(t *testing.T) {
 	}
 }
 
+// TestSettingsOfDirectors live beside the table: neither changes the other.
+func TestSettingsOfDirectors(t *testing.T) {
+	m := New(nil)
+	apply(t, m, 1, encode(t, edit("a", addService(1, "rr"))))
+	if r := apply(t, m, 2, encode(t, Command{ID: "b", Directors: settings()})); r.Rejected != nil || r.Revision != 1 {
+		t.Fatalf("%+v", r)
+	}
+	if r := apply(t, m, 3, encode(t, Command{ID: "b", Directors: settings()[:1]})); r.Rejected == nil || r.Rejected.Code != IDReused {
+		t.Errorf("another command with the same id: %+v", r)
+	}
+	apply(t, m, 4, encode(t, Command{ID: "c", Replace: &ipvs.Document{}}))
+	want := []Director{{"d1", true, 50}, {"d2", false, 0}, {"d3.example.org", true, 0}}
+	if diff := cmp.Diff(want, m.State().directors); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if d := m.State().Director("d4"); d.Drained || d.Preference != DefaultPreference || d.Node != "d4" {
+		t.Errorf("nothing is set for d4: %+v", d)
+	}
+	before := m.State()
+	yes := true
+	var many []DirectorSetting
+	for i := range MaxDirectors {
+		many = append(many, DirectorSetting{Node: fmt.Sprint("n", i), Drained: &yes})
+	}
+	if r := apply(t, m, 5, encode(t, Command{ID: "d", Directors: many})); r.Rejected == nil || r.Rejected.Code != Invalid || !strings.Contains(r.Rejected.Message, "limit is 64") {
+		t.Errorf("too many: %+v", r)
+	}
+	if r := apply(t, m, 6, encode(t, Command{ID: "e", Directors: many[:MaxDirectors-3]})); r.Rejected != nil {
+		t.Errorf("as many as may be: %+v", r.Rejected)
+	}
+	if diff := cmp.Diff(want, before.directors); diff != "" {
+		t.Errorf("a later command changed an earlier state (-want +got)\n%s", diff)
+	}
+}
+
 func TestRestoreRefuses(t *testing.T) {
 	m := New(nil)
 	apply(t, m, 3, encode(t, edit("first", everyKind()...)))
@@ -346,6 +402,8 @@ func TestRestoreRefuses(t *testing.T) {
 		{"more after the end", good + "{}\n", "after the end"},
 		{"too many answers", strings.Replace(good, `"answers":1`, `"answers":10001`, 1), "10001 answers"},
 		{"too many services", strings.Replace(good, `"services":2`, `"services":20001`, 1), "20001 services"},
+		{"unordered directors", strings.Replace(good, `"answers":1`, `"answers":1,"directors":[{"node":"b"},{"node":"a"}]`, 1), "order"},
+		{"a director's preference", strings.Replace(good, `"answers":1`, `"answers":1,"directors":[{"node":"b","preference":101}]`, 1), "0 to 100"},
 		{"revision in the future", strings.Replace(good, `"index":3`, `"index":2`, 1), "above index"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -44,12 +44,17 @@ func drawCommand(t *rapid.T) []byte {
 	if rapid.IntRange(0, 9).Draw(t, "conditional") == 0 {
 		c.IfRevision = rapid.Ptr(rapid.Uint64Range(0, 30), false).Draw(t, "revision")
 	}
-	if rapid.IntRange(0, 9).Draw(t, "replace") == 0 {
+	switch rapid.IntRange(0, 9).Draw(t, "kind") {
+	case 0:
 		c.Replace = &ipvs.Document{}
 		for n := range rapid.IntRange(0, 4).Draw(t, "services") {
 			c.Replace.Services = append(c.Replace.Services, ipvs.Service{Key: key(n), Scheduler: "wrr", Destinations: []ipvs.Destination{*destination(n, 1)}})
 		}
-	} else {
+	case 1:
+		drained := rapid.Bool().Draw(t, "drained")
+		preference := rapid.IntRange(0, MaxPreference).Draw(t, "preference")
+		c.Directors = []DirectorSetting{{Node: fmt.Sprint("d", rapid.IntRange(1, 3).Draw(t, "director")), Drained: &drained, Preference: &preference}}
+	default:
 		c.Changes = rapid.SliceOfN(rapid.Custom(drawChange), 1, 4).Draw(t, "changes")
 	}
 	data, err := c.Encode()

@@ -29,6 +29,8 @@ type snapshotHead struct {
 	Sync     *ipvs.Sync     `json:"sync,omitempty"`
 	Timeouts *ipvs.Timeouts `json:"timeouts,omitempty"`
 	VIPs     *ipvs.VIPs     `json:"vips,omitempty"`
+
+	Directors []Director `json:"directors,omitempty"`
 }
 
 type snapshotAnswer struct {
@@ -59,7 +61,7 @@ func (s State) encode(w io.Writer) error {
 	doc := s.table.Document()
 	head := snapshotHead{
 		V: Version, Revision: s.revision, Index: s.index, Services: len(doc.Services), Answers: len(s.answers),
-		Sync: doc.Sync, Timeouts: doc.Timeouts, VIPs: doc.VIPs,
+		Sync: doc.Sync, Timeouts: doc.Timeouts, VIPs: doc.VIPs, Directors: s.directors,
 	}
 	if err := enc.Encode(head); err != nil {
 		return err
@@ -94,7 +96,7 @@ func readSnapshot(r io.Reader) (State, error) {
 		}
 		doc.Services = append(doc.Services, s)
 	}
-	state := State{revision: head.Revision, index: head.Index}
+	state := State{revision: head.Revision, index: head.Index, directors: head.Directors}
 	for range head.Answers {
 		a, err := lines.answer()
 		if err != nil {
@@ -150,6 +152,10 @@ func (l *lineReader) head() (snapshotHead, error) {
 		err = fmt.Errorf("line 1: %d answers, the limit is %d", head.Answers, maxAnswers)
 	case head.Revision > head.Index:
 		err = fmt.Errorf("line 1: revision %d is above index %d", head.Revision, head.Index)
+	default:
+		if err = checkDirectors(head.Directors); err != nil {
+			err = fmt.Errorf("line 1: %w", err)
+		}
 	}
 	return head, err
 }

@@ -11,17 +11,18 @@ import (
 // State is what the cluster agrees on. It is immutable, safe for concurrent use
 // and cheap to copy. The zero value is the state before the first command.
 type State struct {
-	table    ipvs.Table
-	revision uint64
-	index    uint64
-	answers  []answer // of the last maxAnswers writes, oldest first; see remember
+	table     ipvs.Table
+	directors []Director // by name; without those at their defaults
+	revision  uint64
+	index     uint64
+	answers   []answer // of the last maxAnswers writes, oldest first; see remember
 }
 
 // Table returns the virtual service table.
 func (s State) Table() ipvs.Table { return s.table }
 
 // Revision returns the log index of the last command that changed the table, 0
-// before the first. A command that changes nothing keeps it.
+// before the first. A command that changes nothing of it keeps it.
 func (s State) Revision() uint64 { return s.revision }
 
 // Index returns the log index of the last command that was applied. Raft's own
@@ -49,28 +50,32 @@ func (s State) Check(c Command) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	if _, rejection := s.next(c); rejection != nil && !s.answered(c.ID) {
+	if _, _, rejection := s.next(c); rejection != nil && !s.answered(c.ID) {
 		return rejection
 	}
 	return nil
 }
 
-// next returns the table after c, whose form has been checked.
-func (s State) next(c Command) (ipvs.Table, *Rejection) {
+// next returns the table and the settings of directors after c, whose form has been
+// checked.
+func (s State) next(c Command) (ipvs.Table, []Director, *Rejection) {
 	if c.IfRevision != nil && *c.IfRevision != s.revision {
-		return ipvs.Table{}, reject(Conflict, fmt.Errorf("the table has revision %d, not %d: read it again and decide anew", s.revision, *c.IfRevision))
+		return ipvs.Table{}, nil, reject(Conflict, fmt.Errorf("the table has revision %d, not %d: read it again and decide anew", s.revision, *c.IfRevision))
 	}
-	var table ipvs.Table
+	table, directors := s.table, s.directors
 	var err error
-	if c.Replace != nil {
+	switch {
+	case c.Replace != nil:
 		table, err = c.Replace.Table()
-	} else {
+	case len(c.Directors) > 0:
+		directors, err = set(s.directors, c.Directors)
+	default:
 		table, err = s.table.Apply(c.Changes...)
 	}
 	if err != nil {
-		return ipvs.Table{}, rejectFor(err)
+		return ipvs.Table{}, nil, rejectFor(err)
 	}
-	return table, nil
+	return table, directors, nil
 }
 
 // apply returns the state after the log entry data at index, and the answer. known
@@ -91,13 +96,15 @@ func (s State) apply(index uint64, data []byte, known map[string]answer) (State,
 		first.result.Repeated = true
 		return s, first.result
 	}
-	table, rejection := s.next(c)
+	table, directors, rejection := s.next(c)
 	switch {
 	case rejection != nil:
 		result.Rejected = &Rejection{Code: rejection.Code, Message: rejection.Message} // the cause may be large
 	case !table.Equal(s.table):
 		s.table, s.revision = table, index
 		result.Revision = index
+	default:
+		s.directors = directors
 	}
 	s.answers = remember(s.answers, answer{id: c.ID, sum: sum, result: result})
 	return s, result
