@@ -40,7 +40,7 @@ unit: ## all tests that need no privilege, with the race detector
 	CGO_ENABLED=1 go test -race $(SELECT) ./...
 
 kernel: guest ## the conformance suite, the converge loop and the VIPs on a real kernel
-	$(on-kernel) -timeout 10m -exec '$(GUEST) --timeout 600 --' ./kernel/... ./reconcile ./vip
+	$(on-kernel) -timeout 10m -exec '$(GUEST) --timeout 600 --' ./kernel/... ./reconcile ./vip ./track
 
 e2e: build guest ## whole clusters on a real kernel
 	$(on-lab) -timeout 15m -exec '$(GUEST) --timeout 900 $(lab-files) --' ./e2e

@@ -26,6 +26,7 @@ type plan struct {
 	held     []Address // ours, wanted and there
 	ours     []Address // ours and there
 	foreign  map[netip.Addr]bool
+	down     []string // interfaces of VIPs that carry nothing, sorted
 	problems []ObjectError
 }
 
@@ -59,6 +60,9 @@ func makePlan(h host, all []Address, owner bool, r rules) plan {
 			continue
 		}
 		seen[a.Addr()] = true
+		if l := h.links[a.Interface]; !l.Up || !l.Carrier {
+			p.down = append(p.down, a.Interface)
+		}
 		valid, held := left[a]
 		if reason := obstacle(h, a, others, r); reason != "" {
 			p.problem(a, reason)
@@ -85,6 +89,8 @@ func makePlan(h host, all []Address, owner bool, r rules) plan {
 			p.remove = append(p.remove, a)
 		}
 	}
+	slices.Sort(p.down)
+	p.down = slices.Compact(p.down)
 	return p
 }
 

@@ -2,6 +2,7 @@ package vip
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,19 +15,20 @@ func TestObstacles(t *testing.T) {
 		vip     string
 		prepare func(h *fakeHost)
 		message string
+		down    bool
 	}{
-		{"no interface", "10.9.0.100/32@eth7", nil, "there is no interface eth7"},
-		{"switched off", vip4, func(h *fakeHost) { h.links["eth0"] = link{Name: "eth0", Index: 2} }, "switched off"},
-		{"no carrier", vip4, func(h *fakeHost) { h.links["eth0"] = link{Name: "eth0", Index: 2, Up: true} }, "no carrier"},
-		{"not in a network of the interface", "10.8.0.100/32@eth0", nil, "no network of interface eth0 contains it"},
-		{"on another interface", "10.9.0.100/32@eth1", nil, "no network of interface eth1 contains it"},
-		{"the host's own", "10.9.0.11/32@eth0", nil, "as 10.9.0.11/24 on eth0"},
+		{"no interface", "10.9.0.100/32@eth7", nil, "there is no interface eth7", true},
+		{"switched off", vip4, func(h *fakeHost) { h.links["eth0"] = link{Name: "eth0", Index: 2} }, "switched off", true},
+		{"no carrier", vip4, func(h *fakeHost) { h.links["eth0"] = link{Name: "eth0", Index: 2, Up: true} }, "no carrier", true},
+		{"not in a network of the interface", "10.8.0.100/32@eth0", nil, "no network of interface eth0 contains it", false},
+		{"on another interface", "10.9.0.100/32@eth1", nil, "no network of interface eth1 contains it", false},
+		{"the host's own", "10.9.0.11/32@eth0", nil, "as 10.9.0.11/24 on eth0", false},
 		{"on loopback", vip4, func(h *fakeHost) {
 			h.links["lo"] = link{Name: "lo", Index: 1, Up: true, Carrier: true}
 			h.byHand("10.9.0.100/32@lo")
-		}, "as 10.9.0.100/32 on lo"},
-		{"the gateway's", "10.9.0.1/32@eth0", func(h *fakeHost) { h.hops[netip.MustParseAddr("10.9.0.1")] = true }, "a route of this host leads through it"},
-		{"routes not known", vip4, func(h *fakeHost) { h.refuse["hops"] = errRefused }, "not in the record"},
+		}, "as 10.9.0.100/32 on lo", false},
+		{"the gateway's", "10.9.0.1/32@eth0", func(h *fakeHost) { h.hops[netip.MustParseAddr("10.9.0.1")] = true }, "a route of this host leads through it", false},
+		{"routes not known", vip4, func(h *fakeHost) { h.refuse["hops"] = errRefused }, "not in the record", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			bubble(t, func(h *fakeHost, _ string) {
@@ -40,6 +42,10 @@ func TestObstacles(t *testing.T) {
 				synctest.Wait()
 				if !strings.Contains(messages(k), tc.message) {
 					t.Errorf("a standby's errors: %s", messages(k))
+				}
+				_, name, _ := strings.Cut(tc.vip, "@")
+				if down := k.Status().Down; slices.Contains(down, name) != tc.down || len(down) > 1 {
+					t.Errorf("interfaces that are down: %v", down)
 				}
 				k.Set(addresses(tc.vip), h.now()+time.Minute)
 				time.Sleep(3 * time.Second)

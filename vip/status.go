@@ -33,6 +33,7 @@ type Status struct {
 	Owner                bool         // the fence was opened and the lease has not ended since
 	Held                 []netip.Addr // addresses of ours on the host; at most MaxListed
 	HeldCount            int
+	Down                 []string // interfaces of VIPs that are missing, switched off or without carrier, sorted
 	Fence                Fence
 	FenceRebuilt         uint64        // times that somebody else had removed the fence, or a part of it
 	AddressesRepaired    uint64        // addresses that somebody else had removed from the owner
@@ -87,7 +88,7 @@ func (k *Keeper) publish() {
 	before := k.status
 	fresh := keepSince(listed, before.Errors, time.Now())
 	s := Status{
-		Owner: k.owner, Held: held[:min(len(held), MaxListed)], HeldCount: len(held), Fence: k.fenceState,
+		Owner: k.owner, Held: held[:min(len(held), MaxListed)], HeldCount: len(held), Down: k.plan.down, Fence: k.fenceState,
 		FenceRebuilt: k.fenceRebuilt, AddressesRepaired: k.repaired, ForeignAnnouncements: k.foreignCount,
 		Errors: listed, ErrorCount: len(errs), Warnings: k.warnings,
 	}
@@ -106,7 +107,7 @@ func (k *Keeper) publish() {
 }
 
 func (s Status) equal(o Status) bool {
-	return s.Owner == o.Owner && slices.Equal(s.Held, o.Held) && s.HeldCount == o.HeldCount && s.Fence == o.Fence &&
+	return s.Owner == o.Owner && slices.Equal(s.Held, o.Held) && s.HeldCount == o.HeldCount && slices.Equal(s.Down, o.Down) && s.Fence == o.Fence &&
 		s.FenceRebuilt == o.FenceRebuilt && s.AddressesRepaired == o.AddressesRepaired &&
 		s.ForeignAnnouncements == o.ForeignAnnouncements && slices.Equal(s.Errors, o.Errors) && s.ErrorCount == o.ErrorCount
 }
