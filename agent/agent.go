@@ -17,6 +17,7 @@ import (
 	"github.com/ipvs-ha/ipvs-ha/configs"
 	"github.com/ipvs-ha/ipvs-ha/fsm"
 	"github.com/ipvs-ha/ipvs-ha/reconcile"
+	"github.com/ipvs-ha/ipvs-ha/track"
 	"github.com/ipvs-ha/ipvs-ha/vip"
 )
 
@@ -44,6 +45,9 @@ type Agent struct {
 	lease  atomic.Int64 // boot time until which this node is the only leader; 0 = it is not
 
 	inMemory bool // the kernel is one in memory, standing in
+
+	tracker *track.Tracker // nil on a witness
+	warmAt  atomic.Int64   // boot time from which this node counts as knowing the connections; 0 = not known
 
 	caughtUp atomic.Bool // the loop has been given a table
 	active   atomic.Bool // and the role of the active director with it
@@ -89,7 +93,10 @@ func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 		if a.keeper, err = a.newKeeper(opts); err != nil {
 			return errors.Join(err, node.Close())
 		}
+		a.tracker = a.newTracker()
 		group.Go(func() error { return a.loop.Run(ctx) })
+		group.Go(func() error { return a.tracker.Run(ctx) })
+		group.Go(func() error { return a.warm(ctx) })
 		if a.keeper != nil {
 			group.Go(func() error { return a.keeper.Run(ctx) })
 		}
@@ -115,6 +122,10 @@ func (a *Agent) wake() {
 
 func (a *Agent) clusterConfig() (cluster.Config, error) {
 	profile, err := cluster.ProfileByName(string(a.cfg.Cluster.Profile))
+	fitness := a.fitness
+	if a.cfg.Role == configs.Witness {
+		fitness = nil // cluster knows that by itself
+	}
 	return cluster.Config{
 		Cluster:    a.cfg.Cluster.Name,
 		Node:       a.cfg.Node,
@@ -131,6 +142,7 @@ func (a *Agent) clusterConfig() (cluster.Config, error) {
 		Handler:    a.handle,
 		OnChange:   a.wake,
 		OnLease:    a.onLease,
+		Fitness:    fitness,
 
 		BeforeRelease: a.beforeRelease,
 

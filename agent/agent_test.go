@@ -235,6 +235,89 @@ func TestWitnessGivesLeadershipAway(t *testing.T) {
 	}
 }
 
+// TestDrain drains the active director, then another, then the last.
+func TestDrain(t *testing.T) {
+	nodes := start(t, memkernel.New(), memkernel.New(), nil)
+	byName := map[string]*node{}
+	for _, n := range nodes {
+		byName[n.name] = n
+	}
+	yes, no, high := true, false, 90
+	for name, kind := range map[string]api.Kind{"d9": api.NotFound, "d3": api.Refused} {
+		if _, err := nodes[0].client.Configure(t.Context(), name, api.MemberSettings{Drained: &yes}); api.KindOf(err) != kind {
+			t.Errorf("drain %s: %v, want %s", name, err, kind)
+		}
+	}
+	tooHigh := 101
+	if _, err := nodes[0].client.Configure(t.Context(), "d1", api.MemberSettings{Preference: &tooHigh}); api.KindOf(err) != api.Invalid {
+		t.Errorf("preference 101: %v", err)
+	}
+	active := func() (active *node, standby *node) {
+		await(t, "an active director", func(ctx context.Context) error {
+			status, err := nodes[0].client.Status(ctx)
+			active, standby = nil, nil
+			for _, n := range status.Nodes {
+				switch n.State {
+				case api.StateActive:
+					active = byName[n.Name]
+				case api.StateStandby:
+					standby = byName[n.Name]
+				}
+			}
+			if err == nil && (active == nil || standby == nil || status.Leader != active.name) {
+				err = fmt.Errorf("%+v", status)
+			}
+			return err
+		})
+		return active, standby
+	}
+	first, second := active()
+	if configured, err := second.client.Configure(t.Context(), first.name, api.MemberSettings{Drained: &yes, Preference: &high}); err != nil || configured.StillActive != "" {
+		t.Fatalf("drain the active one: %+v, %v", configured, err)
+	}
+	if now, _ := active(); now != second {
+		t.Fatalf("%s is active after %s was drained", now.name, first.name)
+	}
+	// A new table changes nothing of that.
+	if _, err := first.client.Write(t.Context(), api.Write{ID: api.NewID(), Replace: &ipvs.Document{Services: []ipvs.Service{}}}); err != nil {
+		t.Fatal(err)
+	}
+	status, err := nodes[2].client.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range status.Nodes {
+		if n.Name == first.name && (n.Eligible || !n.Drained || n.Preference != high || !strings.Contains(fmt.Sprint(n.Obstacles), "drained by the operator")) {
+			t.Errorf("status of the drained one: %+v", n)
+		}
+	}
+	if err := second.client.Transfer(t.Context(), first.name); api.KindOf(err) != api.Refused || !strings.Contains(err.Error(), "drained by the operator") {
+		t.Errorf("transfer to the drained one: %v", err)
+	}
+	// Now nobody is fit, and the one that serves goes on.
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	configured, err := first.client.Configure(ctx, second.name, api.MemberSettings{Drained: &yes})
+	if err != nil || !strings.Contains(configured.StillActive, first.name+": drained by the operator") {
+		t.Errorf("drain the last: %+v, %v", configured, err)
+	}
+	if _, err := first.client.Configure(t.Context(), first.name, api.MemberSettings{Drained: &no}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the move to the one that is fit again", func(context.Context) error {
+		if now, _ := active(); now != first {
+			return fmt.Errorf("%s is active", now.name)
+		}
+		return nil
+	})
+	if _, err := first.client.Configure(t.Context(), second.name, api.MemberSettings{Drained: &no}); err != nil {
+		t.Fatal(err)
+	}
+	if now, _ := active(); now != first {
+		t.Errorf("%s is active after it was undrained", now.name)
+	}
+}
+
 func TestStopLeavesTheKernelAlone(t *testing.T) {
 	nodes := start(t, memkernel.New())
 	n := nodes[0]

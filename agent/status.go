@@ -10,6 +10,7 @@ import (
 
 	"github.com/ipvs-ha/ipvs-ha/api"
 	"github.com/ipvs-ha/ipvs-ha/cluster"
+	"github.com/ipvs-ha/ipvs-ha/fsm"
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
@@ -43,10 +44,7 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 // memberStatus asks m for its status. One that waits to join answers nobody yet.
 func (a *Agent) memberStatus(ctx context.Context, m cluster.Member) api.NodeStatus {
 	if m.Waiting != "" && !m.Local {
-		return api.NodeStatus{
-			Name: m.Name, Role: role(m.Witness), State: api.StateUnreachable,
-			SyncDaemons: []ipvs.Daemon{}, VIPs: []netip.Addr{}, Errors: []api.ObjectError{{Object: "cluster", Message: "waits to join: " + m.Waiting}},
-		}
+		return a.silent(m, "cluster", "waits to join: "+m.Waiting)
 	}
 	answer, err := a.node.Call(ctx, m.ID, methodStatus, nil)
 	var status api.NodeStatus
@@ -54,15 +52,27 @@ func (a *Agent) memberStatus(ctx context.Context, m cluster.Member) api.NodeStat
 		err = json.Unmarshal(answer, &status)
 	}
 	if err != nil {
-		status = api.NodeStatus{
-			Name: m.Name, Role: role(m.Witness), State: api.StateUnreachable,
-			SyncDaemons: []ipvs.Daemon{},
-			VIPs:        []netip.Addr{},
-			Errors:      []api.ObjectError{{Message: fmt.Sprintf("no answer: %v", err)}},
-		}
+		status = a.silent(m, "", fmt.Sprintf("no answer: %v", err))
 	}
 	status.Voter = m.Voter
+	if !m.Voter && !m.Witness && status.State != api.StateUnreachable {
+		status.Eligible, status.Obstacles = false, append(status.Obstacles, "it does not vote yet")
+	}
 	return status
+}
+
+// silent is what there is to say of a member that says nothing itself.
+func (a *Agent) silent(m cluster.Member, object, message string) api.NodeStatus {
+	set := a.machine.State().Director(m.Name)
+	obstacles := []string{"it cannot be reached"}
+	if m.Witness {
+		set, obstacles = fsm.Director{}, []string{}
+	}
+	return api.NodeStatus{
+		Name: m.Name, Role: role(m.Witness), State: api.StateUnreachable,
+		Obstacles: obstacles, Drained: set.Drained, Preference: set.Preference,
+		SyncDaemons: []ipvs.Daemon{}, VIPs: []netip.Addr{}, Errors: []api.ObjectError{{Object: object, Message: message}},
+	}
 }
 
 // nodeStatus is what this node says of itself.
@@ -77,6 +87,7 @@ func (a *Agent) nodeStatus() api.NodeStatus {
 		SyncDaemons:     []ipvs.Daemon{},
 		VIPs:            []netip.Addr{},
 		Errors:          []api.ObjectError{},
+		Obstacles:       []string{},
 	}
 	if state.Waiting != "" {
 		status.Errors = append(status.Errors, api.ObjectError{Object: "cluster", Message: state.Waiting})
@@ -88,6 +99,10 @@ func (a *Agent) nodeStatus() api.NodeStatus {
 	if a.active.Load() {
 		status.State = api.StateActive
 	}
+	h := a.health()
+	fitness := h.fitness()
+	status.Eligible, status.Obstacles = fitness.Class == 0, append(status.Obstacles, fitness.Reasons...)
+	status.Drained, status.Preference = h.set.Drained, h.set.Preference
 	loop := a.loop.Status()
 	status.AppliedRevision = loop.AppliedRevision
 	status.SyncDaemons = append(status.SyncDaemons, loop.Daemons...)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ipvs-ha/ipvs-ha/api"
@@ -20,6 +21,7 @@ const releaseTimeout = time.Second
 type mapped struct {
 	addresses []vip.Address
 	refused   []api.ObjectError
+	since     time.Time // of refused
 }
 
 // newKeeper makes the part that owns VIPs, nil when the configuration names no
@@ -42,7 +44,7 @@ func (a *Agent) newKeeper(opts Options) (*vip.Keeper, error) {
 
 // mapVIPs finds the interface of each virtual address.
 func (a *Agent) mapVIPs(t ipvs.Table) *mapped {
-	m := &mapped{}
+	m := &mapped{since: time.Now()}
 	for _, v := range t.VIPs() {
 		name := a.cfg.VIP.Interface
 		if v.Network != "" {
@@ -57,12 +59,18 @@ func (a *Agent) mapVIPs(t ipvs.Table) *mapped {
 		}
 		m.addresses = append(m.addresses, vip.Address{Prefix: v.Prefix, Interface: name})
 	}
+	if before := a.vips.Load(); before != nil && slices.Equal(before.refused, m.refused) {
+		m.since = before.since
+	}
 	return m
 }
 
 // onLease is told by the cluster how long this node is certainly the only leader.
 func (a *Agent) onLease(until time.Duration) {
 	a.lease.Store(int64(until))
+	if until > 0 {
+		a.warmAt.Store(1) // the connections are its own
+	}
 	a.pushVIPs()
 }
 

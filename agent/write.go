@@ -20,26 +20,9 @@ import (
 // log, commits the rest, and waits for kernels as asked.
 func (a *Agent) Write(ctx context.Context, w api.Write) (api.WriteResult, error) {
 	command := fsm.Command{V: fsm.Version, ID: w.ID, By: w.By, IfRevision: w.IfRevision, Changes: w.Changes, Replace: w.Replace}
-	if err := a.check(ctx, command); err != nil {
+	result, index, err := a.propose(ctx, command)
+	if err != nil {
 		return api.WriteResult{}, err
-	}
-	body, err := command.Encode()
-	if err != nil {
-		return api.WriteResult{}, problem(err)
-	}
-	index, response, err := a.node.Propose(ctx, body)
-	if err != nil {
-		return api.WriteResult{}, problem(err)
-	}
-	result, err := fsm.DecodeResult(response)
-	if err != nil {
-		return api.WriteResult{}, problem(err)
-	}
-	if result.Rejected != nil {
-		return api.WriteResult{}, problem(result.Rejected)
-	}
-	if err := a.machine.Wait(ctx, max(index, result.Index)); err != nil {
-		a.log.Debug("a write is committed, but not yet known here", "revision", result.Revision, "error", err)
 	}
 	written := api.WriteResult{Revision: result.Revision, Repeated: result.Repeated}
 	if w.Wait != api.WaitNone && w.Wait != api.WaitLeader {
@@ -50,9 +33,36 @@ func (a *Agent) Write(ctx context.Context, w api.Write) (api.WriteResult, error)
 		}
 	}
 	written.Pending = a.awaitKernels(ctx, w.Wait, appliedRequest{
-		Index: max(index, result.Index), Revision: result.Revision, Services: touched(w.Changes),
+		Index: index, Revision: result.Revision, Services: touched(w.Changes),
 	})
 	return written, nil
+}
+
+// propose commits a command, unless it is refused, and waits until this node knows
+// it. index is the newest log index that the answer speaks of.
+func (a *Agent) propose(ctx context.Context, command fsm.Command) (result fsm.Result, index uint64, err error) {
+	if err := a.check(ctx, command); err != nil {
+		return fsm.Result{}, 0, err
+	}
+	body, err := command.Encode()
+	if err != nil {
+		return fsm.Result{}, 0, problem(err)
+	}
+	index, response, err := a.node.Propose(ctx, body)
+	if err != nil {
+		return fsm.Result{}, 0, problem(err)
+	}
+	if result, err = fsm.DecodeResult(response); err != nil {
+		return fsm.Result{}, 0, problem(err)
+	}
+	if result.Rejected != nil {
+		return fsm.Result{}, 0, problem(result.Rejected)
+	}
+	index = max(index, result.Index)
+	if err := a.machine.Wait(ctx, index); err != nil {
+		a.log.Debug("a write is committed, but not yet known here", "revision", result.Revision, "error", err)
+	}
+	return result, index, nil
 }
 
 // touched returns the services that changes are about, none when that cannot be

@@ -23,6 +23,9 @@ type Agent interface {
 	RemoveMember(ctx context.Context, node string) error
 	// ReplaceMember lets a waiting node take the place of the dead one of its name.
 	ReplaceMember(ctx context.Context, node string) error
+	// Configure sets what an operator says of a director, and waits until one that is
+	// drained is not the active one.
+	Configure(ctx context.Context, node string, s MemberSettings) (MemberConfigured, error)
 	// Transfer makes node the leader, or the best director when node is empty.
 	Transfer(ctx context.Context, node string) error
 	// Reconcile has every reachable director compare and repair its whole kernel.
@@ -97,7 +100,11 @@ type NodeStatus struct {
 	Name            string            `json:"name"`
 	Role            string            `json:"role"`
 	State           string            `json:"state"`
-	Raft            string            `json:"raft"` // leader, follower, candidate, non-voter or stopped
+	Eligible        bool              `json:"eligible"`   // fit to be the active director
+	Obstacles       []string          `json:"obstacles"`  // why a director is not
+	Drained         bool              `json:"drained"`    // by the operator
+	Preference      int               `json:"preference"` // 0 to 100: of directors that are equally fit the higher succeeds; of a witness 0
+	Raft            string            `json:"raft"`       // leader, follower, candidate, non-voter or stopped
 	Voter           bool              `json:"voter"`
 	AppliedRevision uint64            `json:"applied_revision"` // in its kernel; of a witness: in its log
 	SyncDaemons     []ipvs.Daemon     `json:"sync_daemons"`
@@ -113,6 +120,18 @@ type NodeStatus struct {
 type ObjectError struct {
 	Object  string `json:"object,omitempty"`
 	Message string `json:"message"`
+}
+
+// MemberSettings changes what operators set for a director: what is not nil.
+type MemberSettings struct {
+	Drained    *bool  `json:"drained,omitempty"`    // not to be the active one while another can
+	Preference *int   `json:"preference,omitempty"` // 0 to 100; 50 where nothing was set
+	By         string `json:"by,omitempty"`         // who asked, for people
+}
+
+// MemberConfigured says that settings are committed.
+type MemberConfigured struct {
+	StillActive string `json:"still_active,omitempty"` // a drained director is active all the same: why nobody else is
 }
 
 // Member is one node of the cluster, or one that waits to join it.

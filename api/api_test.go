@@ -35,6 +35,7 @@ type fake struct {
 	view   TableView
 	result WriteResult
 	status Status
+	still  string        // of Configure
 	err    error         // the answer to everything
 	hold   chan struct{} // when set, Write waits until it is closed
 	writes []Write
@@ -101,6 +102,17 @@ func (f *fake) RemoveMember(_ context.Context, node string) error {
 }
 
 func (f *fake) ReplaceMember(_ context.Context, node string) error { return f.ask("replace %s", node) }
+
+func (f *fake) Configure(_ context.Context, node string, s MemberSettings) (MemberConfigured, error) {
+	what := "configure " + node
+	if s.Drained != nil {
+		what += fmt.Sprintf(" drained=%t", *s.Drained)
+	}
+	if s.Preference != nil {
+		what += fmt.Sprintf(" preference=%d", *s.Preference)
+	}
+	return MemberConfigured{StillActive: f.still}, f.ask("%s", what)
+}
 
 func (f *fake) Transfer(_ context.Context, node string) error { return f.ask("transfer %q", node) }
 func (f *fake) Reconcile(context.Context) error               { return f.ask("reconcile") }
@@ -230,6 +242,7 @@ func TestClientOperations(t *testing.T) {
 	want := agent.status
 	want.Warnings = []string{}
 	want.Nodes[0].VIPs, want.Nodes[1].VIPs = []netip.Addr{}, []netip.Addr{}
+	want.Nodes[0].Obstacles, want.Nodes[1].Obstacles = []string{}, []string{}
 	want.Nodes[1].SyncDaemons, want.Nodes[1].ForeignServices, want.Nodes[1].Errors = []ipvs.Daemon{}, []ipvs.ServiceKey{}, []ObjectError{}
 	if diff := cmp.Diff(want, status, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("status (-want +got)\n%s", diff)
@@ -238,6 +251,15 @@ func TestClientOperations(t *testing.T) {
 	if err != nil || len(members) != 1 || !members[0].Leader {
 		t.Errorf("members: %+v, %v", members, err)
 	}
+	yes, high := true, 90
+	agent.still = "nobody else is up"
+	configured, err := client.Configure(ctx, "d 2", MemberSettings{Drained: &yes, Preference: &high})
+	if err != nil || configured.StillActive != agent.still {
+		t.Errorf("configure: %+v, %v", configured, err)
+	}
+	if _, err := client.Configure(ctx, "d2", MemberSettings{}); KindOf(err) != Malformed {
+		t.Errorf("nothing is set: %v", err)
+	}
 	for _, err := range []error{
 		client.RemoveMember(ctx, "a/b c"), client.ReplaceMember(ctx, "d2"), client.Transfer(ctx, ""), client.Transfer(ctx, "d2&x"), client.Reconcile(ctx),
 	} {
@@ -245,7 +267,7 @@ func TestClientOperations(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	asked := []string{"status", "members", "remove a/b c", "replace d2", `transfer ""`, `transfer "d2&x"`, "reconcile"}
+	asked := []string{"status", "members", "configure d 2 drained=true preference=90", "remove a/b c", "replace d2", `transfer ""`, `transfer "d2&x"`, "reconcile"}
 	if diff := cmp.Diff(asked, agent.asked); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}

@@ -39,6 +39,29 @@ func (c *Client) ReplaceMember(ctx context.Context, node string) error {
 	return c.act(ctx, http.MethodPost, "/v1/members/"+url.PathEscape(node)+"/replace")
 }
 
+func (s *Server) patchMember(w http.ResponseWriter, r *http.Request) error {
+	var settings MemberSettings
+	if err := readJSON(r, &settings); err != nil {
+		return err
+	}
+	if settings.Drained == nil && settings.Preference == nil {
+		return NewProblem(Malformed, "neither drained nor preference is set")
+	}
+	settings.By = caller(r.Context(), settings.By)
+	configured, err := s.agent.Configure(r.Context(), r.PathValue("node"), settings)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, configured)
+}
+
+// Configure sets what s says of a director. After a drain it returns when the director
+// is not the active one, or when the time is up.
+func (c *Client) Configure(ctx context.Context, node string, s MemberSettings) (configured MemberConfigured, err error) {
+	_, err = c.do(ctx, http.MethodPatch, "/v1/members/"+url.PathEscape(node), nil, s, &configured)
+	return configured, err
+}
+
 func (s *Server) postTransfer(w http.ResponseWriter, r *http.Request) error {
 	return done(w, s.agent.Transfer(r.Context(), r.URL.Query().Get("to")))
 }
@@ -65,7 +88,7 @@ func (s *Server) getStatus(w http.ResponseWriter, r *http.Request) error {
 	status.Warnings, status.Nodes = orEmpty(status.Warnings), slices.Clone(orEmpty(status.Nodes))
 	for i := range status.Nodes {
 		n := &status.Nodes[i]
-		n.VIPs = orEmpty(n.VIPs)
+		n.VIPs, n.Obstacles = orEmpty(n.VIPs), orEmpty(n.Obstacles)
 		n.SyncDaemons, n.ForeignServices, n.Errors = orEmpty(n.SyncDaemons), orEmpty(n.ForeignServices), orEmpty(n.Errors)
 	}
 	return writeJSON(w, status)

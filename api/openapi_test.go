@@ -67,8 +67,11 @@ func TestOpenAPISchemas(t *testing.T) {
 		"NodeStatus":  reflect.TypeFor[NodeStatus](),
 		"ObjectError": reflect.TypeFor[ObjectError](),
 		"Member":      reflect.TypeFor[Member](),
-		"Problem":     reflect.TypeFor[Problem](),
-		"FieldError":  reflect.TypeFor[FieldError](),
+
+		"MemberSettings":   reflect.TypeFor[MemberSettings](),
+		"MemberConfigured": reflect.TypeFor[MemberConfigured](),
+		"Problem":          reflect.TypeFor[Problem](),
+		"FieldError":       reflect.TypeFor[FieldError](),
 	}
 	// Answers; in what clients send, defaults may be left out.
 	answers := []string{"WriteResult", "PendingNode", "Status", "NodeStatus", "ObjectError", "Member", "Problem", "FieldError", "Daemon"}
@@ -133,6 +136,8 @@ func TestOpenAPIAnswers(t *testing.T) {
 		{"GET", "/v1/members", "", ""},
 		{"DELETE", "/v1/members/d9", "/v1/members/{node}", ""},
 		{"DELETE", "/v1/members/nobody", "/v1/members/{node}", ""},
+		{"PATCH", "/v1/members/d9", "/v1/members/{node}", `{"drained":true}`},
+		{"PATCH", "/v1/members/d9", "/v1/members/{node}", `{}`},
 		{"POST", "/v1/members/d9/replace", "/v1/members/{node}/replace", ""},
 		{"POST", "/v1/transfer?to=d2", "/v1/transfer", ""},
 		{"POST", "/v1/reconcile", "", ""},

@@ -94,6 +94,7 @@ func (s *Server) routes() map[string]func(http.ResponseWriter, *http.Request) er
 		"POST /v1/changes":                s.postChanges,
 		"GET /v1/status":                  s.getStatus,
 		"GET /v1/members":                 s.getMembers,
+		"PATCH /v1/members/{node}":        s.patchMember,
 		"DELETE /v1/members/{node}":       s.deleteMember,
 		"POST /v1/members/{node}/replace": s.replaceMember,
 		"POST /v1/transfer":               s.postTransfer,

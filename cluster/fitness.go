@@ -10,7 +10,7 @@ import (
 
 // Limits of a Fitness.
 const (
-	MaxClass      = 99
+	MaxClass      = 127
 	MaxPreference = 100
 	maxReasons    = 16
 	maxReason     = 256 // bytes

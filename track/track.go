@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +29,7 @@ const (
 type Trouble struct {
 	Message string    // for people
 	Since   time.Time // when it was first so
+	Shared  bool      // others may have the same soon: it is a gateway's
 }
 
 // Tracker watches interfaces and gateways. Run does; Troubles is safe for concurrent
@@ -70,12 +72,7 @@ func (t *Tracker) Troubles() []Trouble {
 	for _, trouble := range t.troubles {
 		troubles = append(troubles, trouble)
 	}
-	slices.SortFunc(troubles, func(a, b Trouble) int {
-		if a.Message < b.Message {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(troubles, func(a, b Trouble) int { return strings.Compare(a.Message, b.Message) })
 	return troubles
 }
 
@@ -103,7 +100,7 @@ func (t *Tracker) watch(ctx context.Context) {
 		}
 		if failed = err != nil; !failed {
 			for _, name := range t.interfaces {
-				t.note(name, interfaceTrouble(there, name))
+				t.note(name, Trouble{Message: interfaceTrouble(there, name)})
 			}
 		}
 		select {
@@ -154,11 +151,11 @@ func (t *Tracker) ask(ctx context.Context, gateway netip.Addr) {
 		switch {
 		case err == nil:
 			unanswered = 0
-			t.note(gateway.String(), "")
+			t.note(gateway.String(), Trouble{})
 		case unanswered+1 < maxUnanswered:
 			unanswered++
 		default:
-			t.note(gateway.String(), fmt.Sprintf("gateway %s does not answer", gateway))
+			t.note(gateway.String(), Trouble{Message: fmt.Sprintf("gateway %s does not answer", gateway), Shared: true})
 		}
 		if err != nil && a != nil { // its interface may be another one by now
 			_ = a.Close()
@@ -172,20 +169,20 @@ func (t *Tracker) ask(ctx context.Context, gateway netip.Addr) {
 	}
 }
 
-// note keeps what is wrong with an interface or a gateway, "" for nothing.
-func (t *Tracker) note(object, message string) {
+// note keeps what is wrong with an interface or a gateway, without a message nothing.
+func (t *Tracker) note(object string, now Trouble) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	before, had := t.troubles[object]
 	switch {
-	case message == "" && had:
+	case now.Message == "" && had:
 		delete(t.troubles, object)
 		t.log.Info("tracked: all is well again", "object", object)
-	case message != "" && before.Message != message:
-		if !had {
-			before.Since = time.Now()
+	case now.Message != before.Message:
+		if now.Since = before.Since; !had {
+			now.Since = time.Now()
 		}
-		t.troubles[object] = Trouble{Message: message, Since: before.Since}
-		t.log.Warn("tracked: " + message)
+		t.troubles[object] = now
+		t.log.Warn("tracked: " + now.Message)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -30,7 +31,8 @@ type fake struct {
 	races    int // so many writes find that somebody else has been quicker
 	pending  []api.PendingNode
 	skipped  []string
-	err      error // the answer to everything
+	still    string // why a drained director is active all the same
+	err      error  // the answer to everything
 	writes   []api.Write
 	asked    []string
 }
@@ -75,13 +77,14 @@ func (f *fake) Status(context.Context) (api.Status, error) {
 		Cluster: "lb", Leader: "d1", Revision: 12,
 		Nodes: []api.NodeStatus{
 			{
-				Name: "d1", Role: api.RoleDirector, State: api.StateActive, Raft: "leader", Voter: true, AppliedRevision: 12,
+				Name: "d1", Role: api.RoleDirector, State: api.StateActive, Eligible: true, Preference: 70, Raft: "leader", Voter: true, AppliedRevision: 12,
 				SyncDaemons: []ipvs.Daemon{{State: ipvs.Master, Interface: "eth0", SyncID: 7}},
 				VIPs:        []netip.Addr{netip.MustParseAddr("10.9.0.1")}, Fence: "open",
 				Foreign: 1, ForeignServices: []ipvs.ServiceKey{ipvs.ServiceMarked(ipvs.IPv4, 7)}, DriftRepaired: 3,
 			},
 			{
-				Name: "d2", Role: api.RoleDirector, State: api.StateStandby, Raft: "follower", Voter: true, AppliedRevision: 11,
+				Name: "d2", Role: api.RoleDirector, State: api.StateStandby, Preference: 50, Raft: "follower", Voter: true, AppliedRevision: 11,
+				Obstacles:   []string{"interface eth0 is down", "drained by the operator"},
 				SyncDaemons: []ipvs.Daemon{{State: ipvs.Backup, Interface: "eth0", SyncID: 7}},
 				Errors:      []api.ObjectError{{Object: "tcp://10.9.0.1:80", Message: "no module"}},
 			},
@@ -103,7 +106,18 @@ func (f *fake) ask(what ...string) error {
 	return f.err
 }
 
-func (f *fake) RemoveMember(_ context.Context, node string) error  { return f.ask("remove", node) }
+func (f *fake) RemoveMember(_ context.Context, node string) error { return f.ask("remove", node) }
+func (f *fake) Configure(_ context.Context, node string, s api.MemberSettings) (api.MemberConfigured, error) {
+	what := []string{"configure", node}
+	if s.Drained != nil {
+		what = append(what, fmt.Sprintf("drained=%t", *s.Drained))
+	}
+	if s.Preference != nil {
+		what = append(what, fmt.Sprintf("preference=%d", *s.Preference))
+	}
+	return api.MemberConfigured{StillActive: f.still}, f.ask(what...)
+}
+
 func (f *fake) ReplaceMember(_ context.Context, node string) error { return f.ask("replace", node) }
 func (f *fake) Transfer(_ context.Context, node string) error      { return f.ask("transfer", node) }
 func (f *fake) Reconcile(context.Context) error                    { return f.ask("reconcile") }
@@ -364,11 +378,12 @@ func TestStatus(t *testing.T) {
 	c := newCLI(t)
 	c.want("status", `cluster lb, leader d1, revision 12
 
-NODE  ROLE      STATE        RAFT      VOTER  REVISION  SYNC DAEMONS         VIPS           FOREIGN  REPAIRED
-d1    director  active       leader    yes    12        master on eth0 id 7  1, fence open  1        3
-d2    director  standby      follower  yes    11        backup on eth0 id 7  -              0        0
-w     witness   unreachable  -         no     0         -                    -              0        0
+NODE  ROLE      STATE        ELIGIBLE            RAFT      VOTER  REVISION  SYNC DAEMONS         VIPS           FOREIGN  REPAIRED
+d1    director  active       yes, preference 70  leader    yes    12        master on eth0 id 7  1, fence open  1        3
+d2    director  standby      no                  follower  yes    11        backup on eth0 id 7  -              0        0
+w     witness   unreachable  -                   -         no     0         -                    -              0        0
 
+d2: not eligible: interface eth0 is down; drained by the operator
 d2: tcp://10.9.0.1:80: no module
 w: no answer
 d1: not in the table: fwmark://7
@@ -386,7 +401,7 @@ warning: not highly available
 	if got.Cluster != "lb" || got.Leader != "d1" || got.Revision != 12 || len(got.Nodes) != 3 {
 		t.Errorf("got %+v", got)
 	}
-	for _, key := range []string{"name", "role", "state", "raft", "voter", "applied_revision", "sync_daemons", "foreign", "drift_repaired", "errors"} {
+	for _, key := range []string{"name", "role", "state", "eligible", "obstacles", "drained", "preference", "raft", "voter", "applied_revision", "sync_daemons", "foreign", "drift_repaired", "errors"} {
 		if value := got.Nodes[2][key]; value == nil || string(value) == "null" {
 			t.Errorf("%s of a node is %q", key, value)
 		}
@@ -407,7 +422,19 @@ w     b2  10.9.0.12:7400  witness   no     no      no         for the operator
 	c.must("", "transfer")
 	c.must("", "transfer", "d2")
 	c.must("", "reconcile")
-	if diff := cmp.Diff([]string{"remove d3", "replace d3", "transfer ", "transfer d2", "reconcile"}, c.agent.asked); diff != "" {
+	c.must("", "drain", "d1")
+	c.must("", "undrain", "d1")
+	c.must("", "prefer", "d2", "70")
+	c.agent.still = "d2: its link is down\nd3: it cannot be reached"
+	_, errOut, code := c.run("", "drain", "d1")
+	c.want("drain that moves nothing", "ipvs-ha: d1 is drained, but serves on until another director is fitter:\n  d2: its link is down\n  d3: it cannot be reached\n", errOut)
+	if code != exitPending {
+		t.Errorf("drain that moves nothing: exit %d, want %d", code, exitPending)
+	}
+	if diff := cmp.Diff([]string{
+		"remove d3", "replace d3", "transfer ", "transfer d2", "reconcile",
+		"configure d1 drained=true", "configure d1 drained=false", "configure d2 preference=70", "configure d1 drained=true",
+	}, c.agent.asked); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
@@ -436,6 +463,8 @@ func TestExitStatus(t *testing.T) {
 		{name: "output", args: "get -o xml", want: exitUsage, says: "yaml, json or ipvsadm"},
 		{name: "status output", args: "status -o yaml", want: exitUsage, says: "table or json"},
 		{name: "wait", args: "service delete fwmark://1 --wait some", want: exitUsage, says: "all, leader or none"},
+		{name: "preference", args: "prefer d1 high", want: exitUsage, says: "0 to 100"},
+		{name: "preference of nobody", args: "prefer d1", want: exitUsage, says: "prefer: "},
 		{name: "timeout", args: "get --timeout 0s", want: exitUsage, says: "--timeout"},
 		{name: "api", args: "get --api http://localhost", want: exitUsage, says: "want unix:///PATH"},
 		{name: "forward", args: "destination add " + service + " 10.9.0.21:80 --forward dr", want: exitUsage, says: "--forward"},
@@ -539,7 +568,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 		}
 	}
 	check(newRoot())
-	pinned := []string{"agent", "apply", "destination", "get", "man", "members", "reconcile", "release", "service", "status", "transfer", "version"}
+	pinned := []string{"agent", "apply", "destination", "drain", "get", "man", "members", "prefer", "reconcile", "release", "service", "status", "transfer", "undrain", "version"}
 	var names []string
 	for _, c := range newRoot().Commands() {
 		names = append(names, c.Name())

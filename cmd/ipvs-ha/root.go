@@ -22,7 +22,7 @@ const (
 	exitFailed  = 1 // refused or failed
 	exitUsage   = 2
 	exitUnknown = 3 // the outcome is unknown
-	exitPending = 4 // committed, but not yet in every kernel
+	exitPending = 4 // committed, but not yet in every kernel, or a drained director is still active
 	exitRemoved = 5 // of the agent: the node was removed from its cluster, or is a copy of another
 )
 
@@ -37,12 +37,13 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	root.SetErr(errOut)
 	err := root.ExecuteContext(ctx)
 	var pending *pendingError
+	var stillActive *stillActiveError
 	var usage *usageError
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &pending):
-		fmt.Fprint(errOut, pending.Error())
+	case errors.As(err, &pending), errors.As(err, &stillActive):
+		fmt.Fprint(errOut, err.Error())
 		return exitPending
 	}
 	fmt.Fprintln(errOut, "ipvs-ha: "+message(err))
@@ -104,6 +105,7 @@ func newRoot() *cobra.Command {
 	for _, c := range []*cobra.Command{
 		applyCommand(&o), getCommand(&o), serviceCommand(&o), destinationCommand(&o),
 		statusCommand(&o), membersCommand(&o), transferCommand(&o), reconcileCommand(&o),
+		drainCommand(&o), undrainCommand(&o), preferCommand(&o),
 	} {
 		c.PersistentFlags().StringVar(&o.api, "api", "", "address of the agent, else IPVS_HA_API, else "+defaultAPI)
 		c.PersistentFlags().DurationVar(&o.timeout, "timeout", api.DefaultTimeout, "how long to wait for an answer")

@@ -47,17 +47,22 @@ func printStatus(out io.Writer, s api.Status) error {
 	}
 	fmt.Fprintf(out, "cluster %s, leader %s, revision %d\n\n", s.Cluster, leader, s.Revision)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tROLE\tSTATE\tRAFT\tVOTER\tREVISION\tSYNC DAEMONS\tVIPS\tFOREIGN\tREPAIRED")
+	fmt.Fprintln(w, "NODE\tROLE\tSTATE\tELIGIBLE\tRAFT\tVOTER\tREVISION\tSYNC DAEMONS\tVIPS\tFOREIGN\tREPAIRED")
 	for _, n := range s.Nodes {
 		var daemons []string
 		for _, d := range n.SyncDaemons {
 			daemons = append(daemons, fmt.Sprintf("%s on %s id %d", d.State, d.Interface, d.SyncID))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%d\n", n.Name, n.Role, n.State, orDash(n.Raft), yesNo(n.Voter),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%d\n", n.Name, n.Role, n.State, eligible(n), orDash(n.Raft), yesNo(n.Voter),
 			n.AppliedRevision, orDash(strings.Join(daemons, ", ")), vips(n), n.Foreign, n.DriftRepaired)
 	}
 	if err := w.Flush(); err != nil {
 		return err
+	}
+	for _, n := range s.Nodes {
+		if len(n.Obstacles) > 0 && n.State != api.StateUnreachable {
+			fmt.Fprintf(out, "\n%s: not eligible: %s", n.Name, strings.Join(n.Obstacles, "; "))
+		}
 	}
 	for _, n := range s.Nodes {
 		for _, e := range n.Errors {
@@ -74,6 +79,18 @@ func printStatus(out io.Writer, s api.Status) error {
 	}
 	_, err := fmt.Fprintln(out)
 	return err
+}
+
+// eligible says whether a node may become the active director, and how much it is
+// preferred when that was set.
+func eligible(n api.NodeStatus) string {
+	if n.Role == api.RoleWitness {
+		return "-"
+	}
+	if n.Preference != 50 {
+		return fmt.Sprintf("%s, preference %d", yesNo(n.Eligible), n.Preference)
+	}
+	return yesNo(n.Eligible)
 }
 
 // vips says how many virtual addresses a node has, and whether its fence lets packets
