@@ -43,6 +43,8 @@ const (
 	graceActive  = 3 * time.Second
 )
 
+const coldReason = "it has not had time to learn the connections since it started"
+
 // health is what the fitness of a director is made from.
 type health struct {
 	now      time.Time
@@ -140,7 +142,7 @@ func (h health) fitness() cluster.Fitness {
 		against(drained, "drained by the operator")
 	}
 	if !h.warm && !h.active {
-		against(cold, "it has not had time to learn the connections since it started")
+		against(cold, coldReason)
 	}
 	return f
 }

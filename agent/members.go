@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/ipvs-ha/ipvs-ha/api"
+	"github.com/ipvs-ha/ipvs-ha/cluster"
 )
 
 // Members implements api.Agent.
@@ -32,9 +35,28 @@ func (a *Agent) ReplaceMember(ctx context.Context, node string) error {
 	return problem(a.node.ReplaceMember(ctx, node))
 }
 
-// Transfer implements api.Agent.
+// Transfer implements api.Agent. It waits for a director that has only just started.
 func (a *Agent) Transfer(ctx context.Context, node string) error {
-	return problem(a.node.Transfer(ctx, node))
+	for {
+		err := a.node.Transfer(ctx, node)
+		if !errors.Is(err, cluster.ErrRefused) || !a.warmsUp(ctx, node) {
+			return problem(err)
+		}
+		select {
+		case <-ctx.Done():
+			return problem(err)
+		case <-time.After(drainPoll):
+		}
+	}
+}
+
+// warmsUp reports whether the director of that name or id, "" for any, is only cold.
+func (a *Agent) warmsUp(ctx context.Context, node string) bool {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	return slices.ContainsFunc(a.node.State().Members, func(m cluster.Member) bool {
+		return (node == "" || node == m.Name || node == m.ID) && slices.Equal(a.memberStatus(ctx, m).Obstacles, []string{coldReason})
+	})
 }
 
 // Reconcile implements api.Agent: every reachable director compares its whole

@@ -82,6 +82,8 @@ func (g *gauge) look(f Fitness, at time.Duration) (told Fitness, changed bool) {
 // fitness is how fit this node is now.
 func (n *Node) fitness() Fitness {
 	switch {
+	case n.leaving.Load():
+		return Fitness{Class: classWitness, Reasons: []string{"it stops"}}
 	case n.cfg.Witness:
 		return Fitness{Class: classWitness, Reasons: []string{"a witness is never the active director"}}
 	case n.cfg.Fitness == nil:

@@ -47,6 +47,7 @@ type Node struct {
 
 	work      context.Context // while Run runs; set before anything is served
 	started   atomic.Bool
+	leaving   atomic.Bool   // Run is about to end
 	stopped   chan struct{} // closed when Run ends
 	closeOnce sync.Once
 	raft      atomic.Pointer[raft.Raft] // nil before Run
@@ -365,6 +366,7 @@ func (n *Node) observe(ctx context.Context) error {
 // handOver gives leadership away before this node stops, so that nobody has to
 // notice its end.
 func (n *Node) handOver() {
+	n.leaving.Store(true)
 	if !n.isLeader() {
 		return
 	}

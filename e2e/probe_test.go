@@ -46,17 +46,23 @@ const probeInterval = 4 * time.Millisecond
 // newProbe starts to ask the lab's directors from a host of its own.
 func (l *lab) newProbe(vip string) *probe {
 	l.t.Helper()
+	return l.newProbeAt(vip, "eth0")
+}
+
+// newProbeAt asks them at an interface.
+func (l *lab) newProbeAt(vip, device string) *probe {
+	l.t.Helper()
 	const address = "10.9.0.50"
 	ns := l.prefix + "c1"
 	l.host(ns, address)
 	p := &probe{
-		t: l.t, vip: netip.MustParseAddr(vip), from: netip.MustParseAddr(address), mac: l.macOf(ns),
+		t: l.t, vip: netip.MustParseAddr(vip), from: netip.MustParseAddr(address), mac: l.macOf(ns, "eth0"),
 		to: map[string]net.HardwareAddr{}, stop: make(chan struct{}), sent: map[uint32]time.Time{},
 	}
 	for _, n := range l.nodes {
 		if !strings.HasPrefix(n.name, "w") {
 			p.names = append(p.names, n.name)
-			p.to[n.name] = l.macOf(n.ns)
+			p.to[n.name] = l.macOf(n.ns, device)
 		}
 	}
 	err := inNamespace(ns, func() error {
@@ -93,9 +99,9 @@ func (p *probe) close() {
 	_ = unix.Close(p.fd)
 }
 
-func (l *lab) macOf(ns string) net.HardwareAddr {
+func (l *lab) macOf(ns, device string) net.HardwareAddr {
 	l.t.Helper()
-	out, err := exec.Command("ip", "netns", "exec", ns, "cat", "/sys/class/net/eth0/address").Output()
+	out, err := exec.Command("ip", "netns", "exec", ns, "cat", "/sys/class/net/"+device+"/address").Output()
 	if err != nil {
 		l.t.Fatal(err)
 	}
