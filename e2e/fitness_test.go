@@ -20,6 +20,8 @@ func fitnessLab(t *testing.T, config, obstacle string) (*lab, *probe) {
 		l.run("ip", "link", "add", n.ns+"v", "type", "veth", "peer", "name", "eth1", "netns", n.ns)
 		l.run("ip", "link", "set", n.ns+"v", "master", l.bridge, "up")
 		l.run("ip", "-n", n.ns, "link", "set", "eth1", "up")
+		// Else eth1 answers for the addresses of eth0, and the cluster talks over it.
+		l.run("ip", "netns", "exec", n.ns, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/eth1/arp_ignore")
 		n.config = "vip: {interface: eth1, allow: [10.9.0.0/24]}\n" + config
 	}
 	l.startAll()
