@@ -66,8 +66,12 @@ func TestFitness(t *testing.T) {
 			h.unmapped, h.mapped = []api.ObjectError{{Object: "vip 10.1.0.1/24", Message: "no network inside"}}, lasting(time.Second)
 		}}, homeless, "vip 10.1.0.1/24: no network inside"},
 		{"link of VIPs down", []func(*health){untaken("10.9.0.100/32@eth0", time.Hour), func(h *health) { h.vips.Down = []string{"eth0"} }}, linkless, "the interface of VIPs is down: eth0"},
-		{"all at once", []func(*health){cool, drain, refused("tcp://10.9.0.1:80", time.Hour), func(h *health) { h.vips.Down = []string{"eth0"} }}, linkless | incomplete | drained | cold,
-			"the interface of VIPs is down: eth0; its kernel refuses tcp://10.9.0.1:80: no module; drained by the operator; it has not had time to learn the connections since it started"},
+		{
+			"all at once",
+			[]func(*health){cool, drain, refused("tcp://10.9.0.1:80", time.Hour), func(h *health) { h.vips.Down = []string{"eth0"} }},
+			linkless | incomplete | drained | cold,
+			"the interface of VIPs is down: eth0; its kernel refuses tcp://10.9.0.1:80: no module; drained by the operator; it has not had time to learn the connections since it started",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := health{

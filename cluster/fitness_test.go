@@ -110,8 +110,17 @@ func TestGauge(t *testing.T) {
 		told    int
 		changed bool
 	}{
-		{10, 7, 7, false}, {11, 1, 7, true}, {12, 7, 7, true}, {13, 1, 7, true}, {14, 0, 7, true},
-		{15, 0, 0, true}, {16, 4, 4, true}, {17, 5, 5, true}, {18, 5, 5, false}, {20, 0, 5, true}, {21, 0, 0, false},
+		{10, 7, 7, false},
+		{11, 1, 7, true},
+		{12, 7, 7, true},
+		{13, 1, 7, true},
+		{14, 0, 7, true},
+		{15, 0, 0, true},
+		{16, 4, 4, true},
+		{17, 5, 5, true},
+		{18, 5, 5, false},
+		{20, 0, 5, true},
+		{21, 0, 0, false},
 	} {
 		f := Fitness{Class: step.class, Preference: int(step.at)}
 		told, changed := g.look(f, step.at*time.Second)

@@ -119,8 +119,12 @@ func virtualAddresses() []ipvs.Change {
 func settings() []DirectorSetting {
 	yes, no, low, standard := true, false, 0, DefaultPreference
 	return []DirectorSetting{
-		{Node: "d2", Preference: &low}, {Node: "d1", Drained: &yes}, {Node: "d3.example.org", Drained: &yes, Preference: &low},
-		{Node: "d4", Drained: &no}, {Node: "d5", Drained: &yes}, {Node: "d5", Drained: &no, Preference: &standard},
+		{Node: "d2", Preference: &low},
+		{Node: "d1", Drained: &yes},
+		{Node: "d3.example.org", Drained: &yes, Preference: &low},
+		{Node: "d4", Drained: &no},
+		{Node: "d5", Drained: &yes},
+		{Node: "d5", Drained: &no, Preference: &standard},
 	}
 }
 
