@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -20,6 +21,10 @@ import (
 	"github.com/ipvs-ha/ipvs-ha/track"
 	"github.com/ipvs-ha/ipvs-ha/vip"
 )
+
+// leaveTime is how long an agent whose disk stalls waits for its parts to end: the
+// keeper shuts the fence and takes the VIPs away, which needs no disk.
+const leaveTime = 3 * time.Second
 
 // Options are what the command line adds to the configuration.
 type Options struct {
@@ -54,7 +59,9 @@ type Agent struct {
 }
 
 // Run runs a node until ctx ends. It returns nil then, and an error when a part
-// fails; errors.Is cluster.ErrRemoved when the node was removed from its cluster.
+// fails; errors.Is cluster.ErrRemoved when the node was removed from its cluster, and
+// cluster.ErrDiskStalled when its disk takes no writes: then the process must end,
+// since parts of the agent may still hang in a write.
 // The kernel's table, its connections and its sync daemons are left as they are.
 func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 	log := opts.Logger
@@ -101,11 +108,29 @@ func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 			group.Go(func() error { return a.keeper.Run(ctx) })
 		}
 	}
-	group.Go(func() error { return node.Run(ctx) })
+	stalled := make(chan error, 1)
+	group.Go(func() error {
+		err := node.Run(ctx)
+		if errors.Is(err, cluster.ErrDiskStalled) {
+			stalled <- err
+		}
+		return err
+	})
 	group.Go(func() error { return a.follow(ctx) })
 	group.Go(func() error { return api.NewServer(a, log.With("part", "api")).Run(ctx, cfg.API.Socket) })
 	log.Info("started", "node", cfg.Node, "cluster", cfg.Cluster.Name, "role", cfg.Role, "id", node.ID(), "version", opts.Version)
-	if err := group.Wait(); err != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- group.Wait() }()
+	select {
+	case err = <-ended:
+	case err = <-stalled:
+		select {
+		case <-ended:
+		case <-time.After(leaveTime):
+			log.Warn("parts of this agent hang in writes and are given up", "after", leaveTime)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("agent %s: %w", cfg.Node, err)
 	}
 	log.Info("stopped; what the kernel holds stays", "node", cfg.Node)

@@ -139,6 +139,7 @@ func (b *bed) config(host, expect int) Config {
 		Cluster: "lb", Node: fmt.Sprintf("d%d", host), DataDir: filepath.Join(b.t.TempDir(), "data"),
 		Address: netip.MustParseAddr(fmt.Sprintf("127.0.0.%d", host)), Port: b.port,
 		Join: b.join, Expect: expect, Profile: testProfile, Logger: testLogger(b.t),
+		writeLimit: patience, // the machine may be busy
 	}
 }
 

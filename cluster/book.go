@@ -26,6 +26,7 @@ type entry struct {
 // that survives restarts, not a truth: raft's configuration says who is a member.
 type book struct {
 	path string
+	disk *disk
 	log  *slog.Logger
 	// configured returns the address of a member in raft's configuration, for one that
 	// has not spoken yet; "" when it is none.
@@ -36,8 +37,8 @@ type book struct {
 	changed bool             // since the last save
 }
 
-func openBook(dir string, log *slog.Logger) *book {
-	b := &book{path: filepath.Join(dir, "members.json"), log: log, entries: map[string]entry{}}
+func openBook(disk *disk, log *slog.Logger) *book {
+	b := &book{path: filepath.Join(disk.dir, "members.json"), disk: disk, log: log, entries: map[string]entry{}}
 	data, err := os.ReadFile(b.path)
 	if err != nil {
 		return b
@@ -109,7 +110,7 @@ func (b *book) keep(members map[string]bool) {
 	}
 	// Without the lock: raft asks for an address before each message, and a slow disk
 	// must not hold its heartbeats.
-	if err := writeFile(b.path, b.list()); err != nil {
+	if err := b.disk.writeFile(b.path, b.list()); err != nil {
 		b.log.Warn("members' names are not saved", "error", err)
 		b.mu.Lock()
 		b.changed = true

@@ -71,6 +71,8 @@ type Config struct {
 	// Now returns the time since boot; nil: boottime.Now.
 	Now    func() time.Duration
 	Logger *slog.Logger // nil discards
+
+	writeLimit time.Duration // 0: the constant of that name
 }
 
 // withDefaults returns c validated and completed.
@@ -133,6 +135,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Now == nil {
 		c.Now = boottime.Now
+	}
+	if c.writeLimit == 0 {
+		c.writeLimit = writeLimit
 	}
 	if c.Handler == nil {
 		c.Handler = func(context.Context, string, string, []byte) ([]byte, error) {

@@ -16,6 +16,9 @@ var (
 	// ErrCopied says that two nodes run with one identity, and that this one, which
 	// the members do not know, must stop for good.
 	ErrCopied = errors.New("a data directory was copied")
+	// ErrDiskStalled says that the data directory's disk did not take a write in time,
+	// or at all. Writes of this process may still hang, so that only its end helps.
+	ErrDiskStalled = errors.New("the disk stalls or fails")
 	// ErrNotFound says that no member has that name or id.
 	ErrNotFound = errors.New("no such member")
 	// ErrRefused says that a peer or the cluster refuses, with the reason.

@@ -151,7 +151,7 @@ func TestAnOldLeaderDoesNotRead(t *testing.T) {
 // called.
 func stall(t *testing.T, n *Node) (resume func()) {
 	t.Helper()
-	conn := reflect.ValueOf(n.store).Elem().FieldByName("conn")
+	conn := reflect.ValueOf(n.store.BoltStore).Elem().FieldByName("conn")
 	db := *(**bbolt.DB)(unsafe.Pointer(conn.UnsafeAddr()))
 	tx, err := db.Begin(true)
 	if err != nil {

@@ -38,6 +38,7 @@ type record struct {
 // An identity owns the record of a data directory and the directory's lock.
 type identity struct {
 	dir  string
+	disk *disk
 	lock *os.File
 
 	writing sync.Mutex // held by update, over the disk
@@ -45,10 +46,11 @@ type identity struct {
 	rec     record
 }
 
-// openIdentity locks dir and reads its record; a directory without one becomes a
-// new node. It fails when another process holds the directory, when it belongs to
+// openIdentity locks the directory of disk and reads its record; a directory without
+// one becomes a new node. It fails when another process holds the directory, when it belongs to
 // another cluster, and with ErrRemoved or ErrCopied when its node must not come back.
-func openIdentity(dir, cluster string) (_ *identity, err error) {
+func openIdentity(disk *disk, cluster string) (_ *identity, err error) {
+	dir := disk.dir
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
@@ -64,7 +66,7 @@ func openIdentity(dir, cluster string) (_ *identity, err error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, fmt.Errorf("data directory %s: another process uses it: %w", dir, err)
 	}
-	i := &identity{dir: dir, lock: lock}
+	i := &identity{dir: dir, disk: disk, lock: lock}
 	data, err := os.ReadFile(i.path())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -125,7 +127,7 @@ func (i *identity) update(f func(*record) error) (record, error) {
 }
 
 func (i *identity) save(r record) error {
-	if err := writeFile(i.path(), r); err != nil {
+	if err := i.disk.writeFile(i.path(), r); err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
 	return nil

@@ -32,6 +32,7 @@ type lease struct {
 	hold     time.Duration            // see holdsBack
 	until    time.Duration            // 0 = never held in term
 	released bool                     // given away: neither asked for nor taken any more
+	over     bool                     // this node stops: no lease of any term is taken any more
 	mute     time.Duration            // asks nobody before: see leaseRound
 }
 
@@ -69,6 +70,9 @@ func (n *Node) runLease(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+			n.lease.mu.Lock()
+			n.lease.over = true
+			n.lease.mu.Unlock()
 			n.loseLease()
 			return nil
 		case <-tick.C:
@@ -191,7 +195,7 @@ func (n *Node) renewLease(term uint64) {
 	own := n.fitness()
 	l := &n.lease
 	l.mu.Lock()
-	if now, leads := n.leading(); l.term != term || l.released || !leads || now != term {
+	if now, leads := n.leading(); l.term != term || l.released || l.over || !leads || now != term {
 		l.mu.Unlock()
 		return
 	}

@@ -36,7 +36,8 @@ type Node struct {
 	log      *slog.Logger
 	identity *identity
 	book     *book
-	store    *raftboltdb.BoltStore
+	disk     *disk
+	store    *store // with snaps: opened by Run, when the disk has proved itself
 	snaps    raft.SnapshotStore
 	raftCfg  *raft.Config
 	port     *port
@@ -85,7 +86,8 @@ type Node struct {
 	crashAt func(step string) error
 }
 
-// New opens the data directory of a node. It starts nothing; Run does. It fails
+// New locks the data directory of a node and reads who it is. It starts nothing; Run
+// does. On a disk that hangs it waits, and says so in the log. It fails
 // when the configuration is invalid, when another process uses the directory, and
 // with ErrRemoved or ErrCopied when the directory's node must not come back.
 func New(cfg Config) (*Node, error) {
@@ -93,7 +95,12 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster configuration: %w", err)
 	}
-	identity, err := openIdentity(cfg.DataDir, cfg.Cluster)
+	disk := newDisk(cfg.DataDir, cfg.writeLimit)
+	slow := time.AfterFunc(disk.limit, func() {
+		cfg.Logger.Warn("this node does not start before the disk of its data directory answers", "directory", disk.dir)
+	})
+	defer slow.Stop()
+	identity, err := openIdentity(disk, cfg.Cluster)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +109,8 @@ func New(cfg Config) (*Node, error) {
 		id:        identity.get().ID,
 		log:       cfg.Logger,
 		identity:  identity,
-		book:      openBook(cfg.DataDir, cfg.Logger),
+		disk:      disk,
+		book:      openBook(disk, cfg.Logger),
 		began:     time.Now(),
 		stopped:   make(chan struct{}),
 		pingPeers: make(chan struct{}, 1),
@@ -117,9 +125,6 @@ func New(cfg Config) (*Node, error) {
 	waiting := "starting"
 	n.waiting.Store(&waiting)
 	n.raftCfg = n.raftConfig()
-	if err := n.openStores(); err != nil {
-		return nil, errors.Join(err, identity.close())
-	}
 	n.requests = &requester{
 		idle:  map[string][]idleConn{},
 		scope: func() string { return n.identity.get().ClusterID },
@@ -132,7 +137,8 @@ func New(cfg Config) (*Node, error) {
 	})
 	n.port = &port{
 		address: cfg.Address, tls: cfg.TLS, log: cfg.Logger, id: n.id, judge: n.judge,
-		known: n.knows, conns: map[net.Conn]netip.Addr{}, perIP: map[netip.Addr]int{}, complaints: map[string]bool{},
+		known: n.knows, conns: map[net.Conn]netip.Addr{}, perIP: map[netip.Addr]int{},
+		dialed: map[*dialedConn]bool{}, complaints: map[string]bool{},
 	}
 	n.gossip = &gossip{cfg: cfg, id: n.id, log: cfg.Logger, peers: n.addresses}
 	return n, nil
@@ -155,6 +161,7 @@ func (n *Node) raftConfig() *raft.Config {
 	return c
 }
 
+// openStores opens raft's log and its snapshots.
 func (n *Node) openStores() error {
 	if rec := n.identity.get(); rec.Member {
 		// An empty log under a member's id would forget what it voted and acknowledged.
@@ -162,7 +169,7 @@ func (n *Node) openStores() error {
 			return fmt.Errorf("data directory %s: the log raft.db of a member is missing; delete the directory to join as a new node", n.cfg.DataDir)
 		}
 	}
-	store, err := raftboltdb.New(raftboltdb.Options{
+	bolt, err := raftboltdb.New(raftboltdb.Options{
 		Path:                    filepath.Join(n.cfg.DataDir, "raft.db"),
 		BoltOptions:             &bbolt.Options{Timeout: time.Second},
 		MsgpackUseNewTimeFormat: true,
@@ -172,23 +179,49 @@ func (n *Node) openStores() error {
 	}
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(n.cfg.DataDir, 2, n.raftCfg.Logger)
 	if err != nil {
-		return errors.Join(fmt.Errorf("raft snapshots: %w", err), store.Close())
+		return errors.Join(fmt.Errorf("raft snapshots: %w", err), bolt.Close())
 	}
-	n.store, n.snaps = store, snaps
+	n.store, n.snaps = &store{bolt, n.disk}, snaps
 	if len(n.identity.get().Servers) == 0 {
 		return nil
 	}
 	// A founder that stopped while it wrote the first configuration has a term but
 	// no log. Nobody else can have had a term then: begin that write again.
-	last, err := store.LastIndex()
+	last, err := bolt.LastIndex()
 	if err == nil && last == 0 {
 		var list []*raft.SnapshotMeta
 		if list, err = snaps.List(); err == nil && len(list) == 0 {
-			err = store.SetUint64([]byte("CurrentTerm"), 0)
+			err = bolt.SetUint64([]byte("CurrentTerm"), 0)
 		}
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("raft log: %w", err), store.Close())
+		return fmt.Errorf("raft log: %w", err)
+	}
+	return nil
+}
+
+// awaitDisk returns when the disk of the data directory has proved itself; until then
+// nobody hears of this node. When ctx ends first it returns its error.
+func (n *Node) awaitDisk(ctx context.Context) error {
+	logged := false
+	election, err := n.disk.prove(ctx, func(err error) {
+		reason := fmt.Sprintf("the disk of the data directory %s does not work, and this node stays away from the cluster until it does: %v", n.disk.dir, err)
+		n.waiting.Store(&reason)
+		if !logged {
+			n.log.Warn("this node stays away from the cluster until the disk of its data directory works", "directory", n.disk.dir, "error", err)
+			logged = true
+		}
+		n.cfg.OnChange()
+	})
+	if err != nil {
+		return err
+	}
+	if logged {
+		n.log.Info("the disk of the data directory works again", "directory", n.disk.dir)
+	}
+	if stagger := n.cfg.Profile.Stagger; stagger > 0 && election > stagger {
+		n.log.Warn("an election takes longer on this disk than the next in rank waits, so that two may stand at once when the leader is lost; use a quicker disk, or a slower profile",
+			"directory", n.disk.dir, "election", election.Round(time.Millisecond), "profile", n.cfg.Profile.Name, "waits", stagger)
 	}
 	return nil
 }
@@ -197,7 +230,12 @@ func (n *Node) openStores() error {
 // it does nothing.
 func (n *Node) Close() error {
 	var err error
-	n.closeOnce.Do(func() { err = errors.Join(n.store.Close(), n.identity.close()) })
+	n.closeOnce.Do(func() {
+		if n.store != nil {
+			err = n.store.Close()
+		}
+		err = errors.Join(err, n.identity.close())
+	})
 	return err
 }
 
@@ -207,14 +245,49 @@ func (n *Node) ID() string { return n.id }
 
 // Run runs the node until ctx ends; then a leader gives leadership away first, and
 // Run returns nil. It returns an error that matches ErrRemoved when the node was
-// removed from its cluster, ErrCopied when another node runs with its identity, and
-// other errors when a part fails. It may be called
-// once.
+// removed from its cluster, ErrCopied when another node runs with its identity,
+// ErrDiskStalled when its disk does not take a write, and other errors when a part
+// fails. After ErrDiskStalled nothing of the node is heard on the network, but a
+// goroutine may still hang in a write, and the data directory stays locked by this
+// process. It may be called once.
 func (n *Node) Run(ctx context.Context) error {
 	if n.started.Swap(true) {
 		return errors.New("cluster: Run was called before")
 	}
 	defer close(n.stopped)
+	var watcher sync.WaitGroup
+	defer watcher.Wait()
+	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	watcher.Go(func() { n.disk.run(watch) })
+	ended := make(chan error, 1)
+	go func() { ended <- n.run(ctx) }()
+	var err error
+	select {
+	case err = <-ended:
+	case <-n.disk.failed:
+		// What waits for the disk may never end: raft, bolt, and who asks them. A process
+		// with a thread in such a write keeps its sockets open even when it has ended.
+		n.port.close()
+		select {
+		case <-ended:
+		case <-time.After(leaveTime):
+		}
+	}
+	if failure := n.disk.failure(); failure != nil {
+		return failure
+	}
+	return err
+}
+
+// run is Run on a disk that works.
+func (n *Node) run(ctx context.Context) error {
+	if n.awaitDisk(ctx) != nil {
+		return n.Close()
+	}
+	if err := n.disk.watch("open raft's log", 0, n.openStores); err != nil {
+		return errors.Join(err, n.Close())
+	}
 	if err := n.port.listen(n.cfg.advertised()); err != nil {
 		return errors.Join(err, n.Close())
 	}
@@ -233,6 +306,14 @@ func (n *Node) Run(ctx context.Context) error {
 		group.Go(func() error { return n.runLease(work) })
 		group.Go(func() error { return n.observe(work) })
 		group.Go(func() error { return n.gossip.run(work) })
+		group.Go(func() error {
+			select {
+			case <-work.Done():
+				return nil
+			case <-n.disk.failed:
+				return n.disk.err
+			}
+		})
 		select {
 		case <-ctx.Done():
 			n.handOver()
@@ -370,7 +451,7 @@ func (n *Node) handOver() {
 	if !n.isLeader() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*n.cfg.Profile.Election+2*askTimeout)
+	ctx, cancel := context.WithTimeout(n.work, 2*n.cfg.Profile.Election+2*askTimeout)
 	defer cancel()
 	best, ok := n.bestVoter(ctx, true)
 	if !ok {
@@ -381,6 +462,7 @@ func (n *Node) handOver() {
 	}
 }
 
+// stopRaft returns an error when raft may still write.
 func (n *Node) stopRaft() error {
 	r := n.raft.Load()
 	if r == nil {
@@ -396,6 +478,10 @@ func (n *Node) stopRaft() error {
 	defer timer.Stop()
 	select {
 	case <-done:
+	case <-n.disk.failed:
+		_ = n.transport.Close() // it returns no error
+		n.transport.CloseStreams()
+		return n.disk.err
 	case <-timer.C:
 		return fmt.Errorf("raft has not stopped within %v", stopTimeout)
 	}

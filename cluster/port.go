@@ -37,8 +37,9 @@ type port struct {
 
 	mu         sync.Mutex
 	listener   net.Listener
-	conns      map[net.Conn]netip.Addr
-	perIP      map[netip.Addr]int
+	conns      map[net.Conn]netip.Addr // accepted
+	perIP      map[netip.Addr]int      // of them
+	dialed     map[*dialedConn]bool
 	closed     bool
 	complaints map[string]bool // peers and reasons that were logged
 }
@@ -51,6 +52,10 @@ func (p *port) listen(advertised string) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		l.Close()
+		return net.ErrClosed
+	}
 	p.listener = l
 	return nil
 }
@@ -118,15 +123,52 @@ func (p *port) forget(conn net.Conn) {
 	}
 }
 
+// close ends every connection, also those that raft or a request still uses, and lets
+// none begin. It waits for nobody.
 func (p *port) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
-	p.listener.Close()
+	if p.listener != nil {
+		p.listener.Close()
+	}
 	for conn := range p.conns {
 		conn.Close()
 	}
+	for conn := range p.dialed {
+		conn.Conn.Close()
+	}
 }
+
+// A dialedConn is an outgoing connection that the port knows of.
+type dialedConn struct {
+	net.Conn
+	port *port
+}
+
+// keep has the port know of conn, which it closes when it is closed itself.
+func (p *port) keep(conn net.Conn) (*dialedConn, error) {
+	c := &dialedConn{Conn: conn, port: p}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		conn.Close()
+		return nil, net.ErrClosed
+	}
+	p.dialed[c] = true
+	return c, nil
+}
+
+// Close implements net.Conn.
+func (c *dialedConn) Close() error {
+	c.port.mu.Lock()
+	delete(c.port.dialed, c)
+	c.port.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// NetConn returns the connection beneath.
+func (c *dialedConn) NetConn() net.Conn { return c.Conn }
 
 // handle does the handshake of an accepted connection and serves it.
 func (p *port) handle(ctx context.Context, raw net.Conn) {
@@ -163,10 +205,15 @@ func (p *port) dial(ctx context.Context, address string, self preface) (_ net.Co
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: p.address.AsSlice(), Zone: p.address.Zone()}}
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+	raw, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, "", err
 	}
+	kept, err := p.keep(raw)
+	if err != nil {
+		return nil, "", err
+	}
+	conn := net.Conn(kept)
 	defer func() {
 		if err != nil {
 			conn.Close()

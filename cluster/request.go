@@ -148,8 +148,8 @@ func (r *requester) close() {
 // on it, not even its end. Without this look a restarted peer would turn the next
 // write's outcome into an unknown one.
 func alive(conn net.Conn) bool {
-	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = secure.NetConn()
+	for outer, ok := conn.(interface{ NetConn() net.Conn }); ok; outer, ok = conn.(interface{ NetConn() net.Conn }) {
+		conn = outer.NetConn()
 	}
 	raw, ok := conn.(syscall.Conn)
 	if !ok {

@@ -31,7 +31,8 @@ in the kernel.
 to use it, its kernel is one in memory, and it says so. Its table comes back with the
 next --dev, until its directory under /tmp is removed.
 The exit status is 5 for a node that was removed from its cluster, or whose data
-directory is a copy of another's: it must not come back.`,
+directory is a copy of another's: it must not come back. It is 6 when the disk of the
+data directory stalls or fails; started again, the agent waits until the disk works.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dev == (file != "") {

@@ -24,6 +24,7 @@ const (
 	exitUnknown = 3 // the outcome is unknown
 	exitPending = 4 // committed, but not yet in every kernel, or a drained director is still active
 	exitRemoved = 5 // of the agent: the node was removed from its cluster, or is a copy of another
+	exitDisk    = 6 // of the agent: the disk of its data directory stalls or fails
 )
 
 const defaultAPI = "unix:///run/ipvs-ha/api.sock"
@@ -55,6 +56,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return exitUnknown
 	case errors.Is(err, cluster.ErrRemoved), errors.Is(err, cluster.ErrCopied):
 		return exitRemoved
+	case errors.Is(err, cluster.ErrDiskStalled):
+		return exitDisk
 	}
 	return exitFailed
 }
