@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -117,13 +118,14 @@ func (d *disk) age() {
 }
 
 // prove returns once the disk has taken a few writes in a row, each in time, and how
-// long an election takes on it. It tries until ctx ends, and then returns an error;
+// long an election takes on it, by the usual one. It tries until ctx ends, and then returns an error;
 // waiting is told why it takes so long.
 func (d *disk) prove(ctx context.Context, waiting func(error)) (election time.Duration, err error) {
 	path := filepath.Join(d.dir, "probe")
 	result := make(chan error, 1)
 	retry := probeRetry
-	for passed := 0; passed < probes; {
+	var took []time.Duration // by those that passed
+	for len(took) < probes {
 		began := time.Now()
 		go func() { result <- probe(path) }()
 		late := time.NewTimer(d.limit)
@@ -143,10 +145,10 @@ func (d *disk) prove(ctx context.Context, waiting func(error)) (election time.Du
 			err = errors.Join(err, fmt.Errorf("a write took %s", time.Since(began).Round(time.Millisecond)))
 		}
 		if err == nil {
-			passed, election = passed+1, election+time.Since(began)*electionProbes/probes
+			took = append(took, time.Since(began))
 			continue
 		}
-		passed, election = 0, 0
+		took = nil
 		waiting(err)
 		select {
 		case <-ctx.Done():
@@ -155,7 +157,8 @@ func (d *disk) prove(ctx context.Context, waiting func(error)) (election time.Du
 		}
 		retry = min(2*retry, maxProbeRetry)
 	}
-	return election, nil
+	slices.Sort(took)
+	return electionProbes * took[probes/2], nil
 }
 
 // probe writes as one commit of raft's log does: twice, each time to the disk.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 )
 
 // The requests between nodes. The first group is open to every node that knows the
@@ -95,6 +96,8 @@ func (n *Node) judge(from preface) string {
 		return fmt.Sprintf("this is cluster %q, not %q", n.cfg.Cluster, from.Cluster)
 	case from.To != "" && from.To != n.id:
 		return fmt.Sprintf("this is node %s (%s), not %s", n.id, n.cfg.Node, from.To)
+	case from.ClusterID != "" && slices.Contains(rec.Former, from.ClusterID):
+		return fmt.Sprintf("the cluster was recovered from node %s alone, as %s; delete the caller's data directory and start it to join as a new node", n.cfg.Node, rec.ClusterID)
 	case from.ClusterID != "" && rec.ClusterID != "" && from.ClusterID != rec.ClusterID:
 		return fmt.Sprintf("another cluster of the same name: %s here, %s there", rec.ClusterID, from.ClusterID)
 	}

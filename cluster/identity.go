@@ -21,6 +21,8 @@ type record struct {
 	ID        string `json:"id"`                   // this node, 16 hex digits
 	Cluster   string `json:"cluster"`              // the name under which the directory was made
 	ClusterID string `json:"cluster_id,omitempty"` // "" until a cluster is founded or joined
+	// Former are ids that the cluster had before it was recovered from this node.
+	Former []string `json:"former,omitempty"`
 	// Member is set once this node is a voter, or the leader says that it is in the
 	// committed configuration: from then on, not being in there means removed.
 	Member  bool `json:"member,omitempty"`

@@ -57,6 +57,7 @@ type Node struct {
 	// Written by runPeers alone.
 	seen    atomic.Pointer[map[string]hello] // answers of the last round
 	waiting atomic.Pointer[string]
+	refused string                 // by a member, in the last round; of runPeers alone
 	asking  atomic.Pointer[string] // the cluster being asked for admission; nil: none
 
 	seenState  atomic.Int32 // written by runPeers; stateUnasked at first

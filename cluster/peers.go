@@ -110,19 +110,23 @@ func (n *Node) sayHello(ctx context.Context, targets []target) map[string]hello 
 		mu      sync.Mutex
 		wg      sync.WaitGroup
 		answers = map[string]hello{}
+		refused string
 	)
 	for _, t := range targets {
 		wg.Go(func() {
 			h, err := n.askHello(ctx, t.id, t.address)
-			if err != nil || h.ID == n.id {
-				return
-			}
 			mu.Lock()
 			defer mu.Unlock()
-			answers[h.ID] = h
+			switch {
+			case t.id != "" && errors.Is(err, ErrRefused):
+				refused = "a member refuses this node: " + err.Error()
+			case err == nil && h.ID != n.id:
+				answers[h.ID] = h
+			}
 		})
 	}
 	wg.Wait()
+	n.refused = refused
 	if ctx.Err() != nil && context.Cause(ctx) == context.Canceled {
 		return answers
 	}
@@ -171,7 +175,7 @@ func (n *Node) settled() bool {
 }
 
 // settle does one step towards being a settled member and returns what is waited
-// for, "" for a member. The pledge before is this node's when the peers were asked.
+// for, "" for a member that no other refuses. The pledge before is this node's when the peers were asked.
 func (n *Node) settle(ctx context.Context, before *pledge, peers []hello) (waiting string, err error) {
 	rec := n.identity.get()
 	clusters := map[string]bool{}
@@ -189,6 +193,9 @@ func (n *Node) settle(ctx context.Context, before *pledge, peers []hello) (waiti
 	waiting, err = n.join(ctx, rec, peers)
 	if s, member := n.server(n.id); member && string(s.Address) == n.cfg.advertised() {
 		waiting = ""
+		if n.leader().ID == "" {
+			waiting = n.refused
+		}
 	}
 	return waiting, err
 }

@@ -20,7 +20,7 @@ type State struct {
 	LeaderAge  time.Duration // since this node heard its leader; 0 on the leader, negative: not since it started
 	Joined     bool          // this node is in the configuration it knows
 	Members    []Member      // by name
-	Waiting    string        // why this node is no member yet; "" when it is
+	Waiting    string        // why this node is no member yet, or no more to the others; "" when it is
 }
 
 // A Member is a node of the cluster, or one that waits to become one.

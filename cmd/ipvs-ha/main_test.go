@@ -474,10 +474,13 @@ func TestExitStatus(t *testing.T) {
 		{name: "no file", args: "apply", want: exitUsage, says: "-f FILE is missing"},
 		{name: "agent without configuration", args: "agent", want: exitUsage, says: "either --config FILE or --dev"},
 		{name: "agent with both", args: "agent --dev --config x", want: exitUsage},
+		{name: "recover without the dead", args: "recover --config x", want: exitUsage, says: "recover: want --config FILE and --dead"},
+		{name: "recover without configuration", args: "recover --dead d2,d3", want: exitUsage, says: "recover: want --config FILE and --dead"},
 		{name: "log level", args: "agent --dev --check --log-level loud", want: exitUsage, says: "--log-level"},
 		{name: "log format", args: "agent --dev --check --log-format xml", want: exitUsage, says: "--log-format"},
 
 		{name: "missing configuration", args: "agent --config /nonexistent.yaml", want: exitFailed, says: "/nonexistent.yaml"},
+		{name: "recover's missing configuration", args: "recover --config /nonexistent.yaml --dead d2", want: exitFailed, says: "/nonexistent.yaml"},
 		{name: "missing table", args: "apply -f /nonexistent.yaml", want: exitFailed, says: "/nonexistent.yaml"},
 		{name: "empty table file", args: "apply -f -", want: exitFailed, says: "services: is missing"},
 		{name: "unknown key", args: "apply -f -", in: "services:\n  - service: " + service + "\n    schedular: rr\n", want: exitFailed, says: "standard input:3: services[0].schedular: unknown key"},
@@ -568,7 +571,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 		}
 	}
 	check(newRoot())
-	pinned := []string{"agent", "apply", "destination", "drain", "get", "man", "members", "prefer", "reconcile", "release", "service", "status", "transfer", "undrain", "version"}
+	pinned := []string{"agent", "apply", "destination", "drain", "get", "man", "members", "prefer", "reconcile", "recover", "release", "service", "status", "transfer", "undrain", "version"}
 	var names []string
 	for _, c := range newRoot().Commands() {
 		names = append(names, c.Name())

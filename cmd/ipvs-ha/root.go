@@ -104,7 +104,7 @@ func newRoot() *cobra.Command {
 		RunE:          group,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(agentCommand(), releaseCommand(), versionCommand(), manCommand(root))
+	root.AddCommand(agentCommand(), recoverCommand(), releaseCommand(), versionCommand(), manCommand(root))
 	for _, c := range []*cobra.Command{
 		applyCommand(&o), getCommand(&o), serviceCommand(&o), destinationCommand(&o),
 		statusCommand(&o), membersCommand(&o), transferCommand(&o), reconcileCommand(&o),
