@@ -162,6 +162,7 @@ func (a *Agent) clusterConfig() (cluster.Config, error) {
 		Join:       a.cfg.Cluster.Join,
 		Expect:     a.cfg.Cluster.Expect,
 		Profile:    profile,
+		Hold:       a.cfg.Cluster.OnQuorumLoss == configs.Hold,
 		FSM:        a.machine,
 		Applied:    func() uint64 { return a.machine.State().Index() },
 		Handler:    a.handle,

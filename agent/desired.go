@@ -34,6 +34,9 @@ func (a *Agent) follow(ctx context.Context) error {
 	for {
 		state := a.node.State()
 		role := syncd.Standby
+		if state.Holds && a.active.Load() {
+			role = syncd.Active // nobody can have committed anything since this node led
+		}
 		if state.IsLeader {
 			// The FSM of a new leader may lag behind what its predecessor committed.
 			if leaderTerm != state.Term && a.tryCatchUp(ctx) == nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/ipvs-ha/ipvs-ha/api"
 	"github.com/ipvs-ha/ipvs-ha/cluster"
 	"github.com/ipvs-ha/ipvs-ha/fsm"
+	"github.com/ipvs-ha/ipvs-ha/configs"
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
@@ -26,7 +27,7 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 		Leader:   state.LeaderName,
 		Revision: a.machine.State().Revision(),
 		Nodes:    make([]api.NodeStatus, len(state.Members)),
-		Warnings: warnings(state),
+		Warnings: append(warnings(state), a.holdWarnings(state)...),
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
@@ -157,6 +158,29 @@ func warnings(state cluster.State) []string {
 		warnings = append(warnings, "no leader: changes are refused until a majority of the voters can be reached")
 	}
 	return warnings
+}
+
+// holdWarnings are what an operator should know about on_quorum_loss: hold.
+func (a *Agent) holdWarnings(state cluster.State) []string {
+	if a.cfg.Cluster.OnQuorumLoss != configs.Hold {
+		return nil
+	}
+	if state.Holds {
+		return []string{fmt.Sprintf("%s holds the VIPs without a quorum (cluster.on_quorum_loss): the other director cannot be reached, changes are refused, and when %s is lost nobody has the VIPs", a.cfg.Node, a.cfg.Node)}
+	}
+	voters, witnesses := 0, 0
+	for _, m := range state.Members {
+		if m.Voter && m.Waiting == "" {
+			voters++
+			if m.Witness {
+				witnesses++
+			}
+		}
+	}
+	if voters > 2 || voters == 2 && witnesses > 0 {
+		return []string{fmt.Sprintf("cluster.on_quorum_loss: hold is ignored: it needs exactly two voters, both directors, and there are %d, %d of them witnesses", voters, witnesses)}
+	}
+	return nil
 }
 
 // countReachable is the number of voters that this node can reach, itself included.

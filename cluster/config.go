@@ -44,6 +44,9 @@ type Config struct {
 	Expect  int
 	Profile Profile     // the zero value is "lan"
 	TLS     *tls.Config // for both directions; nil: plain TCP
+	// Hold has a leader that loses the other one of exactly two voters, both directors,
+	// keep its lease for as long as it runs. With more voters it does nothing.
+	Hold bool
 
 	// FSM gets the committed commands. Its Apply must return a []byte, the
 	// response that Propose returns.

@@ -42,6 +42,19 @@ func (g *guard) grant(to string, term uint64, asked, length time.Duration, raftT
 	return true
 }
 
+// hold renews the promise that this node, id, made to itself as the leader of term, by
+// length, also when it leads no more. It returns false when somebody else may lead: it
+// has promised, or may have voted, for another since.
+func (g *guard) hold(id string, term uint64, length time.Duration) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.to != id || g.pending != 0 || g.floor > term {
+		return false
+	}
+	g.until = max(g.until, g.now()+length)
+	return true
+}
+
 // binds returns how long a promise still keeps this node from helping candidate.
 func (g *guard) binds(candidate string) time.Duration {
 	g.mu.Lock()

@@ -112,10 +112,12 @@ func (n *Node) promote(ctx context.Context) {
 		if err != nil || !n.caughtUp(h.LastIndex) {
 			continue
 		}
+		n.endHold(ctx)
 		cctx, cancel := context.WithTimeout(ctx, opTimeout)
 		err = n.change(cctx, func(r *raft.Raft) raft.IndexFuture {
 			return r.AddVoter(s.ID, s.Address, 0, opTimeout)
 		})
+		n.resumeHold(err)
 		cancel()
 		if err != nil {
 			n.log.Warn("a node that has caught up is not a voter yet", "node", e.Name, "error", err)

@@ -32,6 +32,7 @@ type lease struct {
 	hold     time.Duration            // see holdsBack
 	until    time.Duration            // 0 = never held in term
 	released bool                     // given away: neither asked for nor taken any more
+	grows    bool                     // a third voter may be on its way: see endHold
 	over     bool                     // this node stops: no lease of any term is taken any more
 	mute     time.Duration            // asks nobody before: see leaseRound
 }
@@ -61,12 +62,20 @@ func (n *Node) runLease(ctx context.Context) error {
 	}
 	tick := time.NewTicker(n.cfg.Profile.Lease / leaseRequests)
 	defer tick.Stop()
+	holding := false
 	for {
-		if term, leads := n.leading(); leads {
+		term, leads := n.leading()
+		if leads {
 			n.leaseRound(ctx, term, &asked)
-		} else {
+		}
+		held := n.holdLease()
+		if !leads && !held {
 			n.loseLease()
 			n.succeedLeader(ctx)
+		}
+		if holds := held && !leads; holds != holding {
+			holding = holds
+			n.tellHolding(holding)
 		}
 		select {
 		case <-ctx.Done():
@@ -91,7 +100,7 @@ func (n *Node) leaseRound(ctx context.Context, term uint64, asked *sync.WaitGrou
 	l.mu.Lock()
 	now := n.cfg.Now()
 	if l.term != term {
-		l.term, l.until, l.released, l.mute = term, 0, false, 0
+		l.term, l.until, l.released, l.grows, l.mute = term, 0, false, false, 0
 		l.granted, l.asking, l.reports = map[string]time.Duration{}, map[string]bool{}, map[string]report{}
 		l.hold = now + length
 	}

@@ -56,6 +56,15 @@ const (
 	Off Fence = "off" // none: for a moment two directors may accept packets
 )
 
+// OnQuorumLoss says what an active director does that loses its majority.
+type OnQuorumLoss string
+
+// What it does.
+const (
+	Release OnQuorumLoss = "release" // it gives the virtual addresses up
+	Hold    OnQuorumLoss = "hold"    // with exactly two voters it keeps them
+)
+
 // Config is the configuration of one agent.
 type Config struct {
 	Node      string // 1..63 of a-z, 0-9, '.' and '-'
@@ -79,6 +88,10 @@ type Cluster struct {
 	Join       []string   // each an IP address or IP:PORT of a node's cluster port
 	Expect     int        // 0..7 voters that found the cluster together; 0 = only join
 	Profile    Profile
+	// OnQuorumLoss says what the active director of exactly two voters does when it
+	// loses the other one.
+	OnQuorumLoss   OnQuorumLoss
+	AllowTwoVoters bool // Expect may be 2
 }
 
 // Sync says how connection sync reaches this host.
@@ -116,7 +129,7 @@ func Default() Config {
 	return Config{
 		Role:      Director,
 		DataDir:   "/var/lib/ipvs-ha",
-		Cluster:   Cluster{Port: 7400, GossipPort: 7401, Profile: LAN},
+		Cluster:   Cluster{Port: 7400, GossipPort: 7401, Profile: LAN, OnQuorumLoss: Release},
 		VIP:       VIP{Fence: NFT},
 		Ownership: Shared,
 		Reconcile: Reconcile{Interval: 10 * time.Second},
@@ -214,6 +227,17 @@ func (c *Config) check(f *file) {
 		f.failf("cluster.join", "names nobody, and cluster.expect is 0: this node would wait for ever")
 	case c.Cluster.Expect == 1 && c.Role == Witness:
 		f.failf("cluster.expect", "a witness cannot be a cluster alone: 1 is for a director")
+	}
+	if c.Cluster.Expect == 2 && !c.Cluster.AllowTwoVoters {
+		f.failf("cluster.expect", "is 2, and two voters survive the loss of neither: start a third node with role: witness on any machine that both can reach and say 3, or set cluster.allow_two_voters: true")
+	}
+	if c.Cluster.OnQuorumLoss == Hold {
+		switch {
+		case c.Role == Witness:
+			f.failf("cluster.on_quorum_loss", "hold is for directors: a witness has nothing to hold")
+		case c.Cluster.Expect > 2:
+			f.failf("cluster.on_quorum_loss", "hold needs exactly two voters, and cluster.expect is %d: the others elect another director, so that one alone must give up", c.Cluster.Expect)
+		}
 	}
 	if c.Role == Witness && c.Sync.Interface != "" {
 		f.failf("sync.interface", "is for directors: a witness runs no sync daemon")

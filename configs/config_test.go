@@ -38,7 +38,7 @@ func TestConfigDefaults(t *testing.T) {
 	want := Config{
 		Node: "d1.example.org", Role: Director, DataDir: "/var/lib/ipvs-ha",
 		Cluster: Cluster{
-			Name: "lb", Address: netip.MustParseAddr("10.9.0.11"), Port: 7400, GossipPort: 7401, Expect: 1, Profile: LAN,
+			Name: "lb", Address: netip.MustParseAddr("10.9.0.11"), Port: 7400, GossipPort: 7401, Expect: 1, Profile: LAN, OnQuorumLoss: Release,
 		},
 		VIP:       VIP{Fence: "nft"},
 		Ownership: Shared,
@@ -55,7 +55,7 @@ func TestConfigEveryKey(t *testing.T) {
 node: d2
 role: director
 data_dir: /srv/lb
-cluster: {name: west, address: "2001:db8::2", port: 1, gossip_port: 65535, join: [10.9.0.11, "10.9.0.12:7500", "[2001:db8::3]:7400"], expect: 7, profile: wan}
+cluster: {name: west, address: "2001:db8::2", port: 1, gossip_port: 65535, join: [10.9.0.11, "10.9.0.12:7500", "[2001:db8::3]:7400"], expect: 2, profile: wan, on_quorum_loss: hold, allow_two_voters: true}
 sync: {interface: bond0.100}
 vip: {interface: eth0, networks: {inside: eth1, 7: vlan.7}, allow: [10.9.0.0/24, 10.9.1.1, "2001:db8::/64"], fence: off}
 track: [{interface: eth1}, {gateway: 10.9.0.1}, {gateway: "2001:db8::1"}]
@@ -70,7 +70,8 @@ api: {socket: /tmp/a.sock}
 		Node: "d2", Role: Director, DataDir: "/srv/lb",
 		Cluster: Cluster{
 			Name: "west", Address: netip.MustParseAddr("2001:db8::2"), Port: 1, GossipPort: 65535,
-			Join: []string{"10.9.0.11", "10.9.0.12:7500", "[2001:db8::3]:7400"}, Expect: 7, Profile: WAN,
+			Join: []string{"10.9.0.11", "10.9.0.12:7500", "[2001:db8::3]:7400"}, Expect: 2, Profile: WAN,
+			OnQuorumLoss: Hold, AllowTwoVoters: true,
 		},
 		Sync: Sync{Interface: "bond0.100"},
 		VIP: VIP{
@@ -126,6 +127,10 @@ func TestConfigRefuses(t *testing.T) {
 		{"join", "cluster: {name: lb, address: 10.9.0.11, join: [d2]}", "c.yaml:1: cluster.join[0]: \"d2\" is not an IP address or ADDRESS:PORT"},
 		{"join port 0", "cluster: {name: lb, address: 10.9.0.11, join: [\"10.9.0.12:0\"]}", "port 0"},
 		{"join a mapping", "cluster: {name: lb, address: 10.9.0.11, join: {a: b}}", "cluster.join: want a list, not a mapping"},
+		{"two voters", "cluster: {name: lb, address: 10.9.0.11, expect: 2}", "start a third node with role: witness"},
+		{"hold of three", "cluster: {name: lb, address: 10.9.0.11, expect: 3, on_quorum_loss: hold}", "cluster.on_quorum_loss: hold needs exactly two voters, and cluster.expect is 3"},
+		{"hold of a witness", "cluster: {name: lb, address: 10.9.0.11, join: [10.9.0.12], on_quorum_loss: hold}\nrole: witness", "cluster.on_quorum_loss: hold is for directors"},
+		{"hold on", "cluster: {name: lb, address: 10.9.0.11, expect: 1, on_quorum_loss: keep}", "cluster.on_quorum_loss: \"keep\" is not one of [release hold]"},
 		{"witness alone", minimal + "role: witness", "cluster.expect: a witness cannot be a cluster alone"},
 		{"witness with sync", "cluster: {name: lb, address: 10.9.0.11, expect: 3, join: [10.9.0.12]}\nrole: witness\nsync: {interface: eth0}", "c.yaml:3: sync.interface: is for directors"},
 		{"interface", minimal + "sync: {interface: eth0-with-a-long-name}", "c.yaml:2: sync.interface: "},

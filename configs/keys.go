@@ -24,6 +24,8 @@ func (c *Config) keys() []key {
 		{"cluster.join", list(c.joinItem), "[]", "Addresses, or ADDRESS:PORT with the other node's `cluster.port`, of some other nodes. May name all nodes, this one too."},
 		{"cluster.expect", number(&c.Cluster.Expect, 0, 7), "0", "How many nodes, witnesses included, found the cluster together when none of them has any state. 1: this director alone. 0: never found, only join."},
 		{"cluster.profile", word(&c.Cluster.Profile, Fast, LAN, WAN), "lan", "Timings of elections: `fast` for one rack, `lan`, or `wan`. The same on all nodes."},
+		{"cluster.on_quorum_loss", word(&c.Cluster.OnQuorumLoss, Release, Hold), "release", "What the active director does when it loses the majority. `release`: it gives the virtual addresses up. `hold`: it keeps them, where that is safe: with exactly two voters, both directors. When it is lost itself, nobody has them then."},
+		{"cluster.allow_two_voters", boolean(&c.Cluster.AllowTwoVoters), "false", "`true`: `cluster.expect` may be 2. Such a cluster survives the loss of neither; a witness as third node is better."},
 		{"sync.interface", text(&c.Sync.Interface, checkInterface), "none", "The interface over which the kernel's sync daemons exchange connections. Without one this director runs no sync daemon, and says so in its status."},
 		{"vip.interface", text(&c.VIP.Interface, checkInterface), "none", "The interface on which this director takes virtual addresses. Without one it takes none, and says so in its status."},
 		{"vip.networks", entries(c.network), "{}", "Interfaces of the virtual addresses that name a network, like `{inside: eth1}`. An address whose network is not here cannot be taken."},

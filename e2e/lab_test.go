@@ -205,6 +205,7 @@ type node struct {
 	dir     string // data directory; .yaml and .log beside it
 	socket  string
 	expect  int
+	cluster string // further keys of "cluster", each after a comma
 	config  string // further lines of the configuration
 	uid     uint32 // 0 is root
 	cmd     *exec.Cmd
@@ -217,8 +218,8 @@ func (n *node) start() {
 	if strings.HasPrefix(n.name, "w") {
 		role = "witness"
 	}
-	config := fmt.Sprintf("node: %s\nrole: %s\ndata_dir: %s\ncluster: {name: lb, address: %s, join: [10.9.0.11, 10.9.0.12, 10.9.0.13], expect: %d}\napi: {socket: %s}\n%s",
-		n.name, role, n.dir, n.address, n.expect, n.socket, n.config)
+	config := fmt.Sprintf("node: %s\nrole: %s\ndata_dir: %s\ncluster: {name: lb, address: %s, join: [10.9.0.11, 10.9.0.12, 10.9.0.13], expect: %d%s}\napi: {socket: %s}\n%s",
+		n.name, role, n.dir, n.address, n.expect, n.cluster, n.socket, n.config)
 	if role == "director" {
 		config += "sync: {interface: eth0}\n"
 	}
