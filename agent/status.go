@@ -10,8 +10,8 @@ import (
 
 	"github.com/ipvs-ha/ipvs-ha/api"
 	"github.com/ipvs-ha/ipvs-ha/cluster"
-	"github.com/ipvs-ha/ipvs-ha/fsm"
 	"github.com/ipvs-ha/ipvs-ha/configs"
+	"github.com/ipvs-ha/ipvs-ha/fsm"
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
