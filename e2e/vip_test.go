@@ -71,7 +71,7 @@ func TestVIPFollowsTheLeader(t *testing.T) {
 	})
 	l.node(next).start()
 	l.awaitVoters(l.node(third), "d1", "d2", "d3")
-	if owner := p.owner(); owner != third {
+	if owner := p.awaitOwner(l, "nobody"); owner != third {
 		t.Errorf("the owner is %q after %s came back, was %s", owner, next, third)
 	}
 	p.check("return")
