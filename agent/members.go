@@ -38,8 +38,9 @@ func (a *Agent) ReplaceMember(ctx context.Context, node string) error {
 // Transfer implements api.Agent. It waits for a director that has only just started.
 func (a *Agent) Transfer(ctx context.Context, node string) error {
 	for {
+		warmsUp := a.warmsUp(ctx, node) // before, since it may end meanwhile
 		err := a.node.Transfer(ctx, node)
-		if !errors.Is(err, cluster.ErrRefused) || !a.warmsUp(ctx, node) {
+		if !warmsUp || !errors.Is(err, cluster.ErrRefused) {
 			return problem(err)
 		}
 		select {
