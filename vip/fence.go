@@ -29,6 +29,8 @@ type fence interface {
 	Shut() error
 	// Check returns nil when the fence is whole.
 	Check() error
+	// Close closes what the fence has opened; the next call opens it again.
+	Close()
 }
 
 // noFence is no fence. The addresses are then all that tells an owner from others.
@@ -39,12 +41,14 @@ var _, _ fence = (*nft)(nil), noFence{}
 // Build removes the fence of a process that had one: it is shut.
 func (noFence) Build([]netip.Addr) error {
 	var f nft
+	defer f.Close()
 	for _, t := range []*nftables.Table{inetTable, arpTable} {
 		conn, err := f.open()
 		if err != nil {
 			return err
 		}
 		if _, err := conn.ListTableOfFamily(t.Name, t.Family); err != nil {
+			f.Close()
 			continue // none, or no nftables in this kernel
 		}
 		if err := f.commit(func(c *nftables.Conn) error { c.DelTable(t); return nil }); err != nil && !isGone(err) {
@@ -59,3 +63,4 @@ func (noFence) Change(_, _ []netip.Addr) error { return nil }
 func (noFence) Permit(time.Duration) error     { return nil }
 func (noFence) Shut() error                    { return nil }
 func (noFence) Check() error                   { return nil }
+func (noFence) Close()                         {}

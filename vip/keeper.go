@@ -130,11 +130,11 @@ func connect(fenced bool, h heard) (parts, error) {
 	}
 	p := parts{
 		fence: noFence{}, network: forKeeper, routes: forClaimer, wire: newWire(h), watch: changes.run,
-		close: func() { forKeeper.close(); forClaimer.close() },
 	}
 	if fenced {
 		p.fence = &nft{}
 	}
+	p.close = func() { forKeeper.close(); forClaimer.close(); p.fence.Close() }
 	return p, nil
 }
 
