@@ -45,6 +45,7 @@ type Keeper struct {
 	fenceState   Fence
 	plan         plan             // of the last look
 	host         host             // at the last look
+	current      bool             // and nothing of ours was changed since
 	failures     map[string]error // by the object of an ObjectError
 	seen         uint64           // version of the wishes at the last look
 	lookAt       time.Duration    // when the next look is due

@@ -107,17 +107,20 @@ func (k *Keeper) promote() {
 	k.log.Info("this host is the owner of the VIPs", "addresses", len(k.held), "for", k.until-k.now())
 }
 
-// yield makes this host no owner: the fence first, then the addresses.
+// yield makes this host no owner: the fence first, which somebody may wait for, then
+// the addresses.
 func (k *Keeper) yield(w wishes) {
-	k.resign()
+	if k.resign() {
+		k.publish()
+	}
 	if k.due(w, false) || len(k.held) > 0 {
 		k.tend(w, false)
 	}
 }
 
-// resign shuts the fence.
-func (k *Keeper) resign() {
-	was := k.owner
+// resign shuts the fence, and reports whether this host was the owner.
+func (k *Keeper) resign() (was bool) {
+	was = k.owner
 	k.owner, k.schedule = false, nil
 	if k.built && k.fenceState != FenceShut {
 		k.shut()
@@ -126,6 +129,7 @@ func (k *Keeper) resign() {
 		k.listenFor()
 		k.log.Info("this host is not the owner of the VIPs any more", "addresses", len(k.held))
 	}
+	return was
 }
 
 // meanwhile calls do, which asks the kernel about interfaces or addresses. All of
@@ -189,21 +193,21 @@ func (k *Keeper) next() time.Duration {
 	return max(at-k.now(), time.Millisecond)
 }
 
-// tend looks at the host and makes fence and addresses as they must be.
+// tend looks at the host and makes fence and addresses as they must be. An owner to
+// be looks afterwards when it has looked a moment ago: each change since is a hint.
 func (k *Keeper) tend(w wishes, active bool) {
 	k.mu.Lock()
+	hinted := k.hint
 	k.hint = false
 	k.mu.Unlock()
-	k.active, k.ready, k.seen, k.looked = active, false, w.version, k.now()
-	k.lookAt = k.looked + lookRetry
-	var h host
-	var err error
-	k.meanwhile(func() { h, err = k.network.Look() })
-	k.fail("addresses", err)
-	if err != nil {
+	known := k.current && !hinted && active && !k.active && k.now() < k.lookAt
+	k.active, k.ready, k.seen = active, false, w.version
+	if known {
+		defer k.look()
+	} else if !k.lookNow() {
 		return
 	}
-	k.host = h
+	h := k.host
 	claimed, refused, _ := k.claimer.now()
 	may := rules{allow: k.allow, claimed: claimed, refused: refused}
 	p := makePlan(h, w.all, active, may)
@@ -221,6 +225,21 @@ func (k *Keeper) tend(w wishes, active bool) {
 	if len(k.failures) == 0 {
 		k.lookAt = k.looked + lookEvery
 	}
+}
+
+// lookNow looks at the host and reports whether it could.
+func (k *Keeper) lookNow() bool {
+	k.looked = k.now()
+	k.lookAt = k.looked + lookRetry
+	var h host
+	var err error
+	k.meanwhile(func() { h, err = k.network.Look() })
+	k.fail("addresses", err)
+	k.current = err == nil
+	if k.current {
+		k.host = h
+	}
+	return k.current
 }
 
 // claims are the addresses to have in the record: what the fence covers, for the
@@ -285,6 +304,7 @@ func (k *Keeper) applyBatch(kind changeKind, batch []Address, lost map[netip.Add
 		changes[i] = change{kind: kind, prefix: a.Prefix, index: k.host.links[a.Interface].Index, life: addressLife}
 	}
 	var results []error
+	k.current = false
 	k.meanwhile(func() { results = k.network.Apply(changes) })
 	var errs []error
 	for i, a := range batch {
