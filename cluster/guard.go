@@ -24,6 +24,7 @@ type guard struct {
 	notBefore time.Duration // no vote before: a former run may have promised until then
 	floor     uint64        // no grant to a leader of an older term
 	pending   uint64        // the term of the vote that raft decides on now; 0 = none
+	freed     chan struct{} // closed when a promise ends early; nil: nobody waits
 }
 
 // grant answers a lease request of the leader to in term. raftTerm reads raft's own
@@ -70,6 +71,16 @@ func (g *guard) bound(candidate string) time.Duration {
 	return max(until-g.now(), 0)
 }
 
+// early returns a channel that is closed when a promise ends at its leader's word.
+func (g *guard) early() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.freed == nil {
+		g.freed = make(chan struct{})
+	}
+	return g.freed
+}
+
 // beginVote hands the decision on a vote to raft, unless a promise binds: then it
 // returns how long, and false.
 func (g *guard) beginVote(candidate string, term uint64) (wait time.Duration, ok bool) {
@@ -110,6 +121,10 @@ func (g *guard) release(id string, at time.Duration) {
 	defer g.mu.Unlock()
 	if g.to == id && at >= g.asked {
 		g.to, g.until = "", 0
+		if g.freed != nil {
+			close(g.freed)
+			g.freed = nil
+		}
 	}
 }
 

@@ -223,7 +223,9 @@ func (n *Node) transferTo(ctx context.Context, e entry) error {
 	if !ok {
 		return fmt.Errorf("%w: %s", ErrNotFound, e.Name)
 	}
-	n.releaseLease(ctx)
+	n.awaitLog(ctx, e)
+	told := n.releaseLease(ctx)
+	defer told()
 	_, err := await(ctx, func() (struct{}, error) {
 		return struct{}{}, r.LeadershipTransferToServer(s.ID, s.Address).Error()
 	})
@@ -236,6 +238,24 @@ func (n *Node) transferTo(ctx context.Context, e entry) error {
 	}
 	n.log.Info("leadership given away", "to", e.Name)
 	return nil
+}
+
+// awaitLog returns when the member e has what is in this leader's log now. Raft
+// would wait for that too, but by then nobody owns the VIPs. One that takes long, or
+// does not answer, is left to raft.
+func (n *Node) awaitLog(ctx context.Context, e entry) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	for last := n.raft.Load().LastIndex(); ; {
+		if h, err := n.askHello(ctx, e.ID, e.Address); err != nil || h.LastIndex >= last {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pollInterval):
+		}
+	}
 }
 
 // change makes one change of the configuration. Raft does not tell the index of the

@@ -189,6 +189,7 @@ func (n *Node) answerRelease(from string, body []byte) error {
 		return err
 	}
 	n.guard.release(from, release.Sent)
+	ping(n.pingLease) // this node may lead already, and wait for the end of its promise
 	return nil
 }
 
@@ -260,39 +261,41 @@ func (n *Node) loseLease() {
 }
 
 // releaseLease gives the lease up before its end, so that the next leader need not
-// wait for it. BeforeRelease must have taken back what the lease allowed.
-func (n *Node) releaseLease(ctx context.Context) {
+// wait for it. BeforeRelease must have taken back what the lease allowed. The voters
+// are told meanwhile, so that one that does not answer holds nobody up; wait returns
+// when that is over.
+func (n *Node) releaseLease(ctx context.Context) (wait func()) {
+	var wg sync.WaitGroup
 	l := &n.lease
 	l.mu.Lock()
 	term, leads := n.leading()
 	if !leads || l.term != term {
 		l.mu.Unlock()
-		return
+		return wg.Wait
 	}
 	l.released = true
 	n.cfg.OnLease(0)
 	l.mu.Unlock()
 	if err := n.cfg.BeforeRelease(ctx); err != nil {
 		n.log.Warn("the lease is not given up but runs out", "error", err)
-		return
+		return wg.Wait
 	}
 	sent := n.cfg.Now()
 	body, err := json.Marshal(leaseRelease{Sent: sent})
 	if err != nil {
-		return
+		return wg.Wait
 	}
 	n.guard.release(n.id, sent)
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	var wg sync.WaitGroup
 	for _, s := range n.servers() {
 		if s.Suffrage == raft.Voter && string(s.ID) != n.id {
 			wg.Go(func() { // lost: the vote waits for the promise's end
+				ctx, cancel := context.WithTimeout(ctx, askTimeout)
+				defer cancel()
 				_, _ = n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodRelease}, body)
 			})
 		}
 	}
-	wg.Wait()
+	return wg.Wait
 }
 
 // resumeLease takes a release back, after a transfer that came to nothing.

@@ -43,6 +43,7 @@ func (n *Node) runPeers(ctx context.Context) error {
 			return nil
 		}
 		n.saveBook(answers)
+		n.keepWarm(ctx, answers)
 		forced := n.forced.Swap(false)
 		settled := n.settled()
 		waiting := ""
@@ -139,6 +140,21 @@ func (n *Node) sayHello(ctx context.Context, targets []target) map[string]hello 
 	n.seenState.Store(seen)
 	n.seen.Store(&answers)
 	return answers
+}
+
+// keepWarm has connections to the voters that answer, so that a vote, the first
+// messages of a new leader and its first lease requests need no handshake.
+func (n *Node) keepWarm(ctx context.Context, answers map[string]hello) {
+	ctx, cancel := context.WithTimeout(ctx, n.probeTimeout())
+	defer cancel()
+	var peers []target
+	for _, s := range n.servers() {
+		if _, ok := answers[string(s.ID)]; ok && s.Suffrage == raft.Voter {
+			peers = append(peers, target{string(s.ID), n.member(s).Address})
+		}
+	}
+	n.streams.keep(ctx, peers)
+	n.requests.keep(ctx, peers)
 }
 
 // awaitPeer returns when the node with that id has answered a hello that was sent

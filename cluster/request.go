@@ -17,6 +17,7 @@ const (
 	serverIdle     = 2 * requestIdle  // and, failing that, by the called node
 	messageTime    = 10 * time.Second // to read or write one message that has begun
 	maxIdlePerPeer = 4
+	spareRequests  = 2 // are kept idle for each peer that keep names
 )
 
 // A requester sends requests and keeps a few idle connections for the next ones.
@@ -111,6 +112,29 @@ func (r *requester) put(key string, conn net.Conn) {
 	}
 	conn.SetDeadline(time.Time{})
 	r.idle[key] = append(r.idle[key], idleConn{conn, time.Now()})
+}
+
+// keep has at least two idle connections to each of these peers.
+func (r *requester) keep(ctx context.Context, peers []target) {
+	for _, p := range peers {
+		key := r.scope() + "/" + p.id + "@" + p.address
+		for r.count(key) < spareRequests {
+			conn, err := r.dial(ctx, p.id, p.address)
+			if err != nil {
+				break
+			}
+			r.put(key, conn)
+		}
+	}
+}
+
+func (r *requester) count(key string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return spareRequests
+	}
+	return len(r.idle[key])
 }
 
 // prune closes what has been idle too long.

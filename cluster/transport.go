@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,12 +47,79 @@ type streams struct {
 	accepted chan net.Conn
 	once     sync.Once
 	done     chan struct{}
+
+	mu     sync.Mutex
+	spares map[string][]net.Conn // by id@address; nil after Close
 }
+
+// spareStreams is how many connections to each peer are kept for raft: a candidate,
+// and a new leader after it, must not wait for a handshake.
+const spareStreams = 2
 
 var _ raft.StreamLayer = (*streams)(nil)
 
 func newStreams(address string, dial func(ctx context.Context, id, address string) (net.Conn, error)) *streams {
-	return &streams{address: address, dial: dial, accepted: make(chan net.Conn), done: make(chan struct{})}
+	return &streams{address: address, dial: dial, accepted: make(chan net.Conn), done: make(chan struct{}), spares: map[string][]net.Conn{}}
+}
+
+// keep has spares for exactly these peers, which answer now, and closes those that
+// are dead. It returns when they are there, or when ctx ends.
+func (s *streams) keep(ctx context.Context, peers []target) {
+	wanted := map[string]bool{}
+	for _, p := range peers {
+		wanted[p.id+"@"+p.address] = true
+	}
+	s.mu.Lock()
+	for key, conns := range s.spares {
+		s.spares[key] = slices.DeleteFunc(conns, func(c net.Conn) bool {
+			if wanted[key] && alive(c) {
+				return false
+			}
+			c.Close()
+			return true
+		})
+	}
+	s.mu.Unlock()
+	for _, p := range peers {
+		key := p.id + "@" + p.address
+		for s.count(key) < spareStreams {
+			conn, err := s.dial(ctx, p.id, p.address)
+			if err != nil {
+				break // the next round tries again
+			}
+			s.mu.Lock()
+			if s.spares == nil {
+				conn.Close()
+			} else {
+				s.spares[key] = append(s.spares[key], conn)
+			}
+			s.mu.Unlock()
+		}
+	}
+}
+
+func (s *streams) count(key string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spares == nil {
+		return spareStreams
+	}
+	return len(s.spares[key])
+}
+
+// spare returns a connection that was kept, or nil.
+func (s *streams) spare(key string) net.Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conns := s.spares[key]; len(conns) > 0; conns = s.spares[key] {
+		last := conns[len(conns)-1]
+		s.spares[key] = conns[:len(conns)-1]
+		if alive(last) {
+			return last
+		}
+		last.Close()
+	}
+	return nil
 }
 
 // serve gives conn to raft and returns when raft has closed it.
@@ -77,6 +145,14 @@ func (s *streams) Accept() (net.Conn, error) {
 // Close implements net.Listener.
 func (s *streams) Close() error {
 	s.once.Do(func() { close(s.done) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, conns := range s.spares {
+		for _, c := range conns {
+			c.Close()
+		}
+	}
+	s.spares = nil
 	return nil
 }
 
@@ -85,6 +161,9 @@ func (s *streams) Addr() net.Addr { return streamAddr(s.address) }
 
 // Dial implements raft.StreamLayer for the id@ip:port that book.ServerAddr makes.
 func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	if conn := s.spare(string(address)); conn != nil {
+		return &patientConn{Conn: conn}, nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	id, host, found := strings.Cut(string(address), "@")

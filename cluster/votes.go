@@ -47,22 +47,30 @@ func (n *Node) runVotes(ctx context.Context) error {
 
 // holdVote gives a vote request to raft once no promise binds any more. A refusal
 // would cost the candidate a whole election; one that waits costs what is left of
-// the promise. When that is renewed meanwhile, the candidate is refused.
+// the promise. When that is renewed meanwhile, the candidate is refused. A leader that
+// gives its lease up says so while the candidate asks already: either may come first.
 func (n *Node) holdVote(ctx context.Context, rpc raft.RPC, request *raft.RequestVoteRequest) {
 	candidate := string(request.ID)
+	early := n.guard.early()
 	wait, ok := n.guard.beginVote(candidate, request.Term)
-	if !ok {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		if _, ok = n.guard.beginVote(candidate, request.Term); !ok {
+	for renewed := false; !ok; {
+		if renewed {
 			rpc.Respond(&raft.RequestVoteResponse{RPCHeader: n.rpcHeader()}, nil)
 			return
 		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-early:
+			early = nil
+		case <-timer.C:
+			renewed = true
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+		wait, ok = n.guard.beginVote(candidate, request.Term)
 	}
 	answer := make(chan raft.RPCResponse, 1)
 	if !n.toRaft(ctx, raft.RPC{Command: request, RespChan: answer}) {
