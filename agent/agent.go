@@ -55,7 +55,7 @@ type Agent struct {
 	warmAt  atomic.Int64   // boot time from which this node counts as knowing the connections; 0 = not known
 
 	caughtUp atomic.Bool // the loop has been given a table
-	active   atomic.Bool // and the role of the active director with it
+	active   atomic.Bool // this node leads, and its daemons are those of the active director
 }
 
 // Run runs a node until ctx ends. It returns nil then, and an error when a part
@@ -81,6 +81,9 @@ func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 	a.node = node
 
 	group, ctx := errgroup.WithContext(ctx)
+	// The host is looked after until leadership is given away.
+	host, leave := context.WithCancel(context.WithoutCancel(ctx))
+	defer leave()
 	if cfg.Role == configs.Director {
 		k, closeKernel, err := a.openKernel(ctx, opts)
 		if err != nil {
@@ -101,22 +104,23 @@ func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 			return errors.Join(err, node.Close())
 		}
 		a.tracker = a.newTracker()
-		group.Go(func() error { return a.loop.Run(ctx) })
+		group.Go(func() error { return a.loop.Run(host) })
 		group.Go(func() error { return a.tracker.Run(ctx) })
 		group.Go(func() error { return a.warm(ctx) })
 		if a.keeper != nil {
-			group.Go(func() error { return a.keeper.Run(ctx) })
+			group.Go(func() error { return a.keeper.Run(host) })
 		}
 	}
 	stalled := make(chan error, 1)
 	group.Go(func() error {
+		defer leave()
 		err := node.Run(ctx)
 		if errors.Is(err, cluster.ErrDiskStalled) {
 			stalled <- err
 		}
 		return err
 	})
-	group.Go(func() error { return a.follow(ctx) })
+	group.Go(func() error { return a.follow(host) })
 	group.Go(func() error { return api.NewServer(a, log.With("part", "api")).Run(ctx, cfg.API.Socket) })
 	log.Info("started", "node", cfg.Node, "cluster", cfg.Cluster.Name, "role", cfg.Role, "id", node.ID(), "version", opts.Version)
 	ended := make(chan error, 1)

@@ -18,7 +18,10 @@ const (
 //
 // The loop gets nothing before this node has heard from a leader and has applied
 // everything committed by then. Until that moment the node may hold the table of
-// an old snapshot, and writing that would roll the running kernel back.
+// an old snapshot, and writing that would roll the running kernel back. From then on
+// its table only moves forward, so that a new leader need not wait for the last writes
+// of its predecessor: it lacks what any standby may lack, those of the last moments,
+// and until it takes the role nobody serves the VIPs at all.
 func (a *Agent) follow(ctx context.Context) error {
 	if a.loop == nil {
 		<-ctx.Done()
@@ -27,41 +30,42 @@ func (a *Agent) follow(ctx context.Context) error {
 	if !a.catchUp(ctx) {
 		return nil
 	}
-	var leaderTerm uint64 // the term in which this node, as leader, has caught up
-	var mappedAt uint64   // revision of the table whose VIPs the keeper has
-	retry := time.NewTimer(0)
-	defer retry.Stop()
+	var given reconcile.Desired // to the loop
+	var activeNo uint64         // the loop's number of the first Desired of this active role
+	var activeAt time.Time
+	patience := time.NewTimer(daemonsPatience)
+	defer patience.Stop()
 	for {
+		rounds, owning := a.loop.Changed(), a.ownerChanged()
 		state := a.node.State()
-		role := syncd.Standby
-		if state.Holds && a.active.Load() {
-			role = syncd.Active // nobody can have committed anything since this node led
-		}
-		if state.IsLeader {
-			// The FSM of a new leader may lag behind what its predecessor committed.
-			if leaderTerm != state.Term && a.tryCatchUp(ctx) == nil {
-				leaderTerm = state.Term
+		s := stance{owner: a.owner()}
+		// While it holds nobody can have committed anything since this node led.
+		s.leads = state.IsLeader || state.Holds && a.active.Load()
+		if d := a.desired(s.role()); !a.caughtUp.Load() || d.Revision != given.Revision || d.Role != given.Role {
+			number := a.loop.Set(d)
+			if d.Role == syncd.Active && given.Role != syncd.Active {
+				activeNo, activeAt = number, time.Now()
+				patience.Reset(daemonsPatience)
 			}
-			now := a.node.State() // leadership may have moved, and another have answered
-			if now.IsLeader && leaderTerm == now.Term {
-				role = syncd.Active
-			} else {
-				retry.Reset(catchUpRetry)
+			if !a.caughtUp.Load() || d.Revision != given.Revision {
+				a.vips.Store(a.mapVIPs(d.Table))
 			}
+			given = d
+			a.caughtUp.Store(true)
 		}
-		a.loop.Set(a.desired(role))
-		a.caughtUp.Store(true)
-		a.active.Store(role == syncd.Active)
-		if table := a.machine.State(); a.vips.Load() == nil || table.Revision() != mappedAt {
-			mappedAt = table.Revision()
-			a.vips.Store(a.mapVIPs(table.Table()))
-		}
+		s.daemons, s.waited = a.loop.Status().Seen >= activeNo, time.Since(activeAt)
+		a.active.Store(s.mayOwn())
 		a.pushVIPs()
+		if s.leads == s.mayOwn() {
+			rounds = nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-a.ping:
-		case <-retry.C:
+		case <-rounds:
+		case <-owning:
+		case <-patience.C:
 		}
 	}
 }

@@ -88,6 +88,18 @@ func (a *Agent) pushVIPs() {
 	a.keeper.Set(m.addresses, until)
 }
 
+// owner reports whether packets for VIPs may be accepted here.
+func (a *Agent) owner() bool { return a.keeper != nil && a.keeper.Status().Owner }
+
+// ownerChanged returns a channel that is closed when owner may have changed; nil when
+// it never does. To miss nothing take it before.
+func (a *Agent) ownerChanged() <-chan struct{} {
+	if a.keeper == nil {
+		return nil
+	}
+	return a.keeper.Changed()
+}
+
 // beforeRelease waits until no packet for a VIP is accepted here any more; onLease
 // has been told so before.
 func (a *Agent) beforeRelease(ctx context.Context) error {

@@ -70,6 +70,7 @@ type Loop struct {
 
 	mu         sync.Mutex
 	desired    *Desired // the newest; nil before the first Set
+	asked      uint64   // how often Set was called
 	fullWanted uint64   // full rounds asked for by Now
 	fullDone   uint64   // those of fullWanted that are done
 	status     Status
@@ -109,12 +110,15 @@ func New(c Config) (*Loop, error) {
 }
 
 // Set makes d the desired value; the newest wins. It does not block. Before the
-// first Set the loop touches nothing.
-func (l *Loop) Set(d Desired) {
+// first Set the loop touches nothing. When Status.Seen is at least the number that
+// Set returns, a round with d or a newer value is over.
+func (l *Loop) Set(d Desired) uint64 {
 	l.mu.Lock()
+	defer l.ping()
+	defer l.mu.Unlock()
 	l.desired = &d
-	l.mu.Unlock()
-	l.ping()
+	l.asked++
+	return l.asked
 }
 
 // Now has the whole kernel read and repaired, and waits for that. The error lists
@@ -157,7 +161,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			return nil
 		}
 		l.mu.Lock()
-		desired, ticket, asked := l.desired, l.fullWanted, l.fullWanted > l.fullDone
+		desired, number, ticket, asked := l.desired, l.asked, l.fullWanted, l.fullWanted > l.fullDone
 		l.mu.Unlock()
 		if desired == nil {
 			continue
@@ -166,7 +170,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil // the round was interrupted, its outcome says nothing
 		}
-		l.publish(desired.Revision, outcome, ticket)
+		l.publish(desired.Revision, number, outcome, ticket)
 		if asked && !outcome.full {
 			l.ping()
 		}

@@ -17,6 +17,7 @@ const MaxListed = 1000
 // never written to again.
 type Status struct {
 	AppliedRevision uint64            // the newest revision whose table was wholly in the kernel
+	Seen            uint64            // the number, as Set returned it, of the newest value that a round was made with
 	Converged       bool              // the kernel is as desired, sync daemons included
 	Daemons         []ipvs.Daemon     // as the kernel listed them last
 	Foreign         []ipvs.ServiceKey // services that are not ours; at most MaxListed
@@ -111,11 +112,12 @@ type outcome struct {
 }
 
 // publish merges the outcome of a round into the status.
-func (l *Loop) publish(revision uint64, o outcome, ticket uint64) {
+func (l *Loop) publish(revision, number uint64, o outcome, ticket uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	s := l.status
+	s.Seen = number
 	if len(o.refused) == 0 && !o.surprise {
 		s.AppliedRevision = revision
 	}
