@@ -110,6 +110,9 @@ func (i interfaces) Index(name string) (int, error) {
 	return i[name], nil
 }
 
+func (h *host) BackupOnly() bool      { return false }
+func (i interfaces) BackupOnly() bool { return false }
+
 func newHost(t *testing.T, dir string) *host {
 	h := &host{t: t, dir: dir, kernel: memkernel.New(), indexes: interfaces{"eth0": 2}, refusals: map[string]syscall.Errno{}}
 	h.kernel.Refuse(func(op, object string) error {

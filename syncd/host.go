@@ -1,9 +1,11 @@
 package syncd
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"strings"
 )
 
 // Host are the network interfaces of this host.
@@ -21,4 +23,14 @@ func (Host) Index(name string) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("interface %s: %w", name, os.ErrNotExist)
+}
+
+// BackupOnly implements Interfaces. What cannot be read counts as set, but a kernel
+// without the sysctl does not have it.
+func (Host) BackupOnly() bool {
+	value, err := os.ReadFile("/proc/sys/net/ipv4/vs/backup_only")
+	if errors.Is(err, os.ErrNotExist) {
+		return false
+	}
+	return err != nil || strings.TrimSpace(string(value)) != "0"
 }

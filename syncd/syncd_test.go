@@ -78,6 +78,7 @@ type fakeKernel struct {
 	saved   []byte           // Starts, as JSON
 	saves   int
 	ignore  bool // the maxlen asked for, like an old kernel
+	only    bool // it forwards nothing while a backup runs
 }
 
 func newKernel() *fakeKernel {
@@ -90,6 +91,8 @@ func (k *fakeKernel) Index(name string) (int, error) {
 	}
 	return k.indexes[name], k.refuse["index"]
 }
+
+func (k *fakeKernel) BackupOnly() bool { return k.only }
 
 func (k *fakeKernel) Daemons(context.Context) ([]ipvs.Daemon, error) {
 	var list []ipvs.Daemon
@@ -201,23 +204,38 @@ func TestRoles(t *testing.T) {
 		if k.saves != 1 {
 			t.Errorf("saved %d times, want once for a start", k.saves)
 		}
-		settled(t, s, Active, ipvs.Sync{})
-		k.expect(t, "start master", "stop backup")
-
-		status := reconcile(t, s, Standby, ipvs.Sync{})
-		k.expect(t, "start backup")
-		if left := time.Until(status.Again); left != FlushTime {
-			t.Fatalf("again in %v, want %v", left, FlushTime)
+		for _, to := range []struct {
+			role        Role
+			start, stop string
+		}{{Active, "start master", "stop backup"}, {Standby, "start backup", "stop master"}} {
+			status := reconcile(t, s, to.role, ipvs.Sync{})
+			k.expect(t, to.start)
+			if left := time.Until(status.Again); left != FlushTime {
+				t.Fatalf("again in %v, want %v", left, FlushTime)
+			}
+			time.Sleep(FlushTime - time.Millisecond)
+			if again := reconcile(t, s, to.role, ipvs.Sync{}).Again; !again.Equal(status.Again) {
+				t.Errorf("again moved from %v to %v", status.Again, again)
+			}
+			k.expect(t)
+			time.Sleep(time.Millisecond)
+			settled(t, s, to.role, ipvs.Sync{})
+			k.expect(t, to.stop)
 		}
-		time.Sleep(FlushTime - time.Millisecond)
-		if again := reconcile(t, s, Standby, ipvs.Sync{}).Again; !again.Equal(status.Again) {
-			t.Errorf("again moved from %v to %v", status.Again, again)
-		}
-		k.expect(t)
-		time.Sleep(time.Millisecond)
-		settled(t, s, Standby, ipvs.Sync{})
-		k.expect(t, "stop master")
 	})
+}
+
+func TestBackupOnlyStopsTheBackupAtOnce(t *testing.T) {
+	k := newKernel()
+	k.only = true
+	s := k.syncer(t)
+	settled(t, s, Standby, ipvs.Sync{})
+	settled(t, s, Active, ipvs.Sync{})
+	k.expect(t, "start backup", "start master", "stop backup")
+	if again := reconcile(t, s, Standby, ipvs.Sync{}).Again; again.IsZero() {
+		t.Error("the master is to stop some time")
+	}
+	k.expect(t, "start backup")
 }
 
 func TestActiveAgainBeforeTheFlushKeepsTheMaster(t *testing.T) {
@@ -228,6 +246,9 @@ func TestActiveAgainBeforeTheFlushKeepsTheMaster(t *testing.T) {
 		reconcile(t, s, Standby, ipvs.Sync{})
 		k.expect(t, "start master", "start backup")
 		time.Sleep(time.Second)
+		reconcile(t, s, Active, ipvs.Sync{})
+		k.expect(t)
+		time.Sleep(FlushTime)
 		settled(t, s, Active, ipvs.Sync{})
 		k.expect(t, "stop backup")
 		time.Sleep(time.Hour)
@@ -314,9 +335,11 @@ func TestErrors(t *testing.T) {
 		{"start refused", func(k *fakeKernel) { k.refuse["start backup"] = refused }, Standby, []string{"start backup"}, "start the backup daemon on eth0: refused"},
 		{"a failing master does not keep the backup", func(k *fakeKernel) {
 			k.refuse["start master"] = refused
+			k.only = true
 			k.byHand(ipvs.Daemon{State: ipvs.Backup, Interface: "eth0", SyncID: 141})
 		}, Active, []string{"start master", "stop backup"}, "start the master daemon"},
 		{"stop refused", func(k *fakeKernel) {
+			k.only = true
 			k.refuse["stop backup"] = refused
 			k.byHand(ipvs.Daemon{State: ipvs.Backup, Interface: "eth0", SyncID: 141})
 		}, Active, []string{"start master", "stop backup"}, "stop the backup daemon: refused"},

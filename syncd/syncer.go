@@ -10,9 +10,10 @@ import (
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
-// FlushTime is how long a master daemon runs on after its director became
-// standby: the kernel holds updates back for up to 2 s, looks once a second, and
-// throws away what is queued when the daemon stops (net/netfilter/ipvs/ip_vs_sync.c).
+// FlushTime is how long the daemon of a former role runs on. The kernel of a former
+// master holds updates back for up to 2 s, looks once a second, and throws away what is
+// queued when the daemon stops (net/netfilter/ipvs/ip_vs_sync.c). The backup of the new
+// master is to hear them.
 const FlushTime = 3 * time.Second
 
 // Kernel is what a Syncer needs of a kernel.
@@ -27,11 +28,14 @@ type Kernel interface {
 	StopDaemon(ctx context.Context, state ipvs.DaemonState) error
 }
 
-// Interfaces finds network interfaces.
+// Interfaces is what a Syncer asks of the host.
 type Interfaces interface {
 	// Index returns the index of an interface. The error matches os.ErrNotExist when
 	// there is none of that name.
 	Index(name string) (int, error)
+	// BackupOnly reports whether the kernel forwards nothing while a backup daemon
+	// runs: sysctl net.ipv4.vs.backup_only.
+	BackupOnly() bool
 }
 
 // Start describes a daemon that a Syncer started. Only a daemon that still fits it
@@ -64,8 +68,9 @@ type Syncer struct {
 	interfaces Interfaces
 	starts     Starts
 	save       func(Starts) error
-	unsaved    bool      // starts differs from what was saved last
-	stopMaster time.Time // when a master of a former role has flushed; zero while none runs
+	unsaved    bool                           // starts differs from what was saved last
+	stopAt     map[ipvs.DaemonState]time.Time // when the daemon of a former role is to stop
+	last       ipvs.DaemonState               // what was wanted at the last call; 0 = none, or there was none
 }
 
 // New returns a Syncer. starts are those saved last, by this process or by a
@@ -74,13 +79,13 @@ func New(kernel Kernel, interfaces Interfaces, starts Starts, save func(Starts) 
 	if starts == nil {
 		starts = Starts{}
 	}
-	return &Syncer{kernel: kernel, interfaces: interfaces, starts: starts, save: save}
+	return &Syncer{kernel: kernel, interfaces: interfaces, starts: starts, save: save, stopAt: map[ipvs.DaemonState]time.Time{}}
 }
 
 // Reconcile makes the kernel run want and no other daemon; with run false, none.
-// It starts before it stops: a new master first, then the old backup goes; a new
-// backup first, then the old master goes FlushTime later. A failing start does not
-// hold up the stop. It can be called at any time with any values.
+// It starts before it stops: the daemon of the former role goes FlushTime later, but a
+// backup at once where the master's kernel would not forward beside it. A failing start
+// does not hold up the stop. It can be called at any time with any values.
 func (s *Syncer) Reconcile(ctx context.Context, want ipvs.Daemon, run bool) Status {
 	var status Status
 	if status.Err = s.list(ctx, &status); status.Err != nil {
@@ -91,20 +96,18 @@ func (s *Syncer) Reconcile(ctx context.Context, want ipvs.Daemon, run bool) Stat
 		errs = append(errs, s.ensure(ctx, want, &status))
 	}
 	for _, state := range []ipvs.DaemonState{ipvs.Backup, ipvs.Master} {
-		if run && state == want.State {
+		if _, runs := status.running(state); !runs || run && state == want.State {
+			delete(s.stopAt, state)
 			continue
 		}
-		if _, runs := status.running(state); !runs {
-			continue
-		}
-		if run && state == ipvs.Master && !s.flushed() {
-			status.Again = s.stopMaster
+		if run && !s.flushed(state, want.State) {
+			status.Again = s.stopAt[state]
 			continue
 		}
 		errs = append(errs, s.stop(ctx, state, &status))
 	}
-	if _, runs := status.running(ipvs.Master); !runs || run && want.State == ipvs.Master {
-		s.stopMaster = time.Time{}
+	if s.last = want.State; !run {
+		s.last = 0
 	}
 	if s.unsaved {
 		if err := s.save(s.starts); err != nil {
@@ -137,12 +140,17 @@ func (s *Status) running(state ipvs.DaemonState) (ipvs.Daemon, bool) {
 	return ipvs.Daemon{}, false
 }
 
-// flushed reports whether the master of a former role may be stopped.
-func (s *Syncer) flushed() bool {
-	if s.stopMaster.IsZero() {
-		s.stopMaster = time.Now().Add(FlushTime)
+// flushed reports whether the daemon of a former role may be stopped. A backup that
+// somebody started beside a master is of no role.
+func (s *Syncer) flushed(state, wanted ipvs.DaemonState) bool {
+	at := s.stopAt[state]
+	if state == ipvs.Backup && (at.IsZero() && s.last == wanted || s.interfaces.BackupOnly()) {
+		return true
 	}
-	return !time.Now().Before(s.stopMaster)
+	if at.IsZero() {
+		s.stopAt[state] = time.Now().Add(FlushTime)
+	}
+	return !time.Now().Before(s.stopAt[state])
 }
 
 // ensure makes the kernel run want.
