@@ -5,17 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"time"
 
 	"github.com/ipvs-ha/ipvs-ha/configs"
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 	"github.com/ipvs-ha/ipvs-ha/kernel"
+	"github.com/ipvs-ha/ipvs-ha/syncd"
 	"github.com/ipvs-ha/ipvs-ha/vip"
 )
 
 // Release takes away from this host what only the active director may have, without
-// an agent: VIPs, the fence's permit and the master sync daemon. The table stays. No
-// agent may run with the same configuration, or it puts them back. Nothing to release
-// is no error.
+// an agent: VIPs and the fence's permit at once, the master sync daemon when it has sent
+// what it holds back, syncd.FlushTime later. The table stays. No agent may run with the
+// same configuration, or it puts them back. Nothing to release is no error.
 func Release(ctx context.Context, cfg configs.Config) error {
 	return errors.Join(vip.Release(cfg.DataDir), stopMaster(ctx))
 }
@@ -28,9 +31,24 @@ func stopMaster(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("release the master daemon: %w", err)
 	}
-	err = client.StopDaemon(ctx, ipvs.Master)
+	return errors.Join(stopFlushed(ctx, client), client.Close())
+}
+
+// stopFlushed stops a master daemon that has no packets to tell of any more.
+func stopFlushed(ctx context.Context, client *kernel.Client) error {
+	daemons, err := client.Daemons(ctx)
+	if err != nil || !slices.ContainsFunc(daemons, func(d ipvs.Daemon) bool { return d.State == ipvs.Master }) {
+		return err
+	}
+	flushed := time.NewTimer(syncd.FlushTime)
+	defer flushed.Stop()
+	select {
+	case <-flushed.C:
+	case <-ctx.Done():
+	}
+	err = client.StopDaemon(context.WithoutCancel(ctx), ipvs.Master)
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(err, client.Close())
+	return err
 }
