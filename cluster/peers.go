@@ -17,6 +17,7 @@ import (
 const (
 	settledInterval   = time.Second            // between two rounds of hellos
 	unsettledInterval = 200 * time.Millisecond // while this node is no member, or alone
+	electionPause     = 50 * time.Millisecond  // from a change until a settled node asks its peers
 )
 
 // What the last round of hellos said of the peers of a node that has no cluster.
@@ -69,10 +70,22 @@ func (n *Node) runPeers(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-n.pingPeers:
+			if settled {
+				n.afterElection(ctx)
+			}
 		case <-time.After(interval):
 		}
 	}
 	return nil
+}
+
+// afterElection waits a moment. A change of the leader is what settled nodes hear of
+// most; then they all have better things to do than to ask one another how they are.
+func (n *Node) afterElection(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(electionPause):
+	}
 }
 
 // targets are the members, and for a node that is not settled everybody who may
