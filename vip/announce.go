@@ -50,18 +50,18 @@ func (k *Keeper) defend() {
 	}
 }
 
-// announce sends the announcements that are due. Packet sockets pass by the fence,
-// so the clock is checked right before each.
+// announce sends announcements that are due, a burst at most. Packet sockets pass by
+// the fence, so the clock is checked right before each.
 func (k *Keeper) announce() {
-	sent := 0
 	now := k.now()
-	for a, t := range k.schedule {
-		if t.at > now {
-			continue
-		}
-		if sent++; sent%maxBatch == 0 && !k.extend() {
-			return
-		}
+	if now < k.pause {
+		return
+	}
+	due := k.schedule.due(now, maxBurst)
+	if len(due) == maxBurst {
+		k.pause = now + burstPause
+	}
+	for _, a := range due {
 		l := k.host.links[k.held[a].Interface]
 		if l.Carrier {
 			if k.now() >= k.until {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,48 @@ func TestAnnouncements(t *testing.T) {
 		time.Sleep(time.Second)
 		if got := h.take(); len(got) != 0 || k.Status().ForeignAnnouncements != 101 {
 			t.Errorf("a standby answers: %v", got)
+		}
+	})
+}
+
+// Hundreds of addresses are announced in bursts, each once before any again.
+func TestAnnouncementsArePaced(t *testing.T) {
+	bubble(t, nil, func(h *fakeHost, k *Keeper) {
+		const count = 200
+		var all []Address
+		for i := range count {
+			all = append(all, address(fmt.Sprintf("10.9.0.%d/32@eth0", 20+i)))
+		}
+		own(h, k, time.Hour, all...)
+		time.Sleep(20 * time.Second)
+		said := map[string]int{}
+		bursts := map[string]int{}
+		most, total := 0, 0
+		for _, op := range h.take("build", "cover", "add", "renew", "permit") {
+			word := strings.Fields(op) // announce ADDRESS at TIME
+			said[word[1]]++
+			bursts[word[3]]++
+			most, total = max(most, bursts[word[3]]), total+1
+			if total == count && len(said) != count {
+				t.Errorf("the first %d announcements were of %d addresses", count, len(said))
+			}
+		}
+		if most != maxBurst || total != 11*count {
+			t.Errorf("%d announcements, up to %d at once; want %d, %d", total, most, 11*count, maxBurst)
+		}
+		var times []time.Duration
+		for at := range bursts {
+			d, err := time.ParseDuration(at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			times = append(times, d)
+		}
+		slices.Sort(times)
+		for i := range times[1:] {
+			if full := bursts[times[i].String()] == maxBurst; full && times[i+1]-times[i] < burstPause {
+				t.Errorf("bursts at %s and %s", times[i], times[i+1])
+			}
 		}
 	})
 }

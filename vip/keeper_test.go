@@ -79,6 +79,59 @@ func TestOrder(t *testing.T) {
 	})
 }
 
+// An owner to be knows the host from a moment ago: it looks when the fence is open. It
+// does look first when something may have changed.
+func TestTakesOverWithoutALook(t *testing.T) {
+	for _, hinted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("hinted %t", hinted), func(t *testing.T) {
+			bubble(t, nil, func(h *fakeHost, k *Keeper) {
+				all := addresses(vip4)
+				k.Set(all, 0)
+				synctest.Wait()
+				time.Sleep(lookEvery / 2)
+				synctest.Wait()
+				h.mu.Lock()
+				h.delay["look"] = 100 * time.Millisecond
+				h.mu.Unlock()
+				if hinted {
+					k.mu.Lock()
+					k.hint = true
+					k.mu.Unlock()
+				}
+				k.Set(all, h.now()+time.Minute)
+				synctest.Wait()
+				if open := h.open("10.9.0.100") && h.has(vip4); open == hinted {
+					t.Errorf("open %t before the look", open)
+				}
+				time.Sleep(time.Second)
+				if !h.open("10.9.0.100") || k.Status().ErrorCount != 0 {
+					t.Errorf("%+v", k.Status())
+				}
+			})
+		})
+	}
+}
+
+// Whoever waits for the fence does not wait for hundreds of addresses.
+func TestShutIsSaidBeforeAddressesGo(t *testing.T) {
+	bubble(t, nil, func(h *fakeHost, k *Keeper) {
+		all := addresses(vip4)
+		own(h, k, time.Hour, all...)
+		h.mu.Lock()
+		h.delay["remove"] = time.Second
+		h.mu.Unlock()
+		k.Set(all, 0)
+		synctest.Wait()
+		if s := k.Status(); s.Owner || s.Fence != FenceShut || s.HeldCount != 1 {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(2 * time.Second)
+		if s := k.Status(); s.HeldCount != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 func TestEndsWithoutAnotherSet(t *testing.T) {
 	bubble(t, nil, func(h *fakeHost, k *Keeper) {
 		own(h, k, 300*time.Millisecond, addresses(vip4)...)

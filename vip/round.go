@@ -27,6 +27,7 @@ type tenure struct {
 	lag      time.Duration // how long giving one takes
 	held     map[netip.Addr]Address
 	schedule schedule
+	pause    time.Duration // no announcement before
 }
 
 // round does what is due and returns when the next round is.
@@ -188,7 +189,7 @@ func (k *Keeper) next() time.Duration {
 		at = min(at, k.until)
 	}
 	if announce, ok := k.schedule.next(); ok {
-		at = min(at, announce)
+		at = min(at, max(announce, k.pause))
 	}
 	return max(at-k.now(), time.Millisecond)
 }

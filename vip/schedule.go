@@ -1,8 +1,18 @@
 package vip
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"time"
+)
+
+const (
+	// maxBurst is how many announcements are sent at once. Switches and hosts drop what
+	// comes in larger bursts.
+	maxBurst = 64
+	// burstPause is the time from one such burst to the next.
+	burstPause = 10 * time.Millisecond
 )
 
 // Announce says how often an owner announces its addresses: Count times after
@@ -65,6 +75,21 @@ func (s schedule) done(a netip.Addr, now time.Duration, timing Announce) {
 	t.said++
 	t.at = now + timing.after(t.said)
 	s[a] = t
+}
+
+// due returns the addresses to announce at now, at most n: those that were announced
+// least often first, for nobody may know yet where they are.
+func (s schedule) due(now time.Duration, n int) []netip.Addr {
+	var due []netip.Addr
+	for a, t := range s {
+		if t.at <= now {
+			due = append(due, a)
+		}
+	}
+	slices.SortFunc(due, func(a, b netip.Addr) int {
+		return cmp.Or(cmp.Compare(s[a].said, s[b].said), cmp.Compare(s[a].at, s[b].at), a.Compare(b))
+	})
+	return due[:min(len(due), n)]
 }
 
 // next returns when the next announcement is due.
