@@ -32,8 +32,17 @@ type Options struct {
 	Version string       // told in status
 	Dev     bool         // a kernel in memory stands in where there is no ip_vs
 
-	// Kernel is used instead of this host's, when set; for tests.
+	// Kernel and VIPs are used instead of this host's, when set; for tests.
 	Kernel reconcile.Kernel
+	VIPs   Keeper
+}
+
+// Keeper is what an agent needs of *vip.Keeper.
+type Keeper interface {
+	Run(ctx context.Context) error
+	Set(all []vip.Address, until time.Duration)
+	Status() vip.Status
+	Changed() <-chan struct{}
 }
 
 // Agent is one node. It implements api.Agent.
@@ -45,7 +54,7 @@ type Agent struct {
 	loop    *reconcile.Loop // nil on a witness
 	ping    chan struct{}   // size 1: state or membership may have changed
 
-	keeper *vip.Keeper // nil when this node takes no VIPs
+	keeper Keeper // nil when this node takes no VIPs
 	vips   atomic.Pointer[mapped]
 	lease  atomic.Int64 // boot time until which this node is the only leader; 0 = it is not
 

@@ -26,7 +26,10 @@ type mapped struct {
 
 // newKeeper makes the part that owns VIPs, nil when the configuration names no
 // interface for them or the kernel is none of this host.
-func (a *Agent) newKeeper(opts Options) (*vip.Keeper, error) {
+func (a *Agent) newKeeper(opts Options) (Keeper, error) {
+	if opts.VIPs != nil {
+		return opts.VIPs, nil
+	}
 	if a.cfg.VIP.Interface == "" || a.inMemory || opts.Kernel != nil {
 		return nil, nil
 	}

@@ -77,8 +77,8 @@ func (s schedule) done(a netip.Addr, now time.Duration, timing Announce) {
 	s[a] = t
 }
 
-// due returns the addresses to announce at now, at most n: those that were announced
-// least often first, for nobody may know yet where they are.
+// due returns the addresses to announce at now, at most n: the longest due first, so that
+// none is announced again before all were once.
 func (s schedule) due(now time.Duration, n int) []netip.Addr {
 	var due []netip.Addr
 	for a, t := range s {
@@ -87,7 +87,7 @@ func (s schedule) due(now time.Duration, n int) []netip.Addr {
 		}
 	}
 	slices.SortFunc(due, func(a, b netip.Addr) int {
-		return cmp.Or(cmp.Compare(s[a].said, s[b].said), cmp.Compare(s[a].at, s[b].at), a.Compare(b))
+		return cmp.Or(cmp.Compare(s[a].at, s[b].at), a.Compare(b))
 	})
 	return due[:min(len(due), n)]
 }
