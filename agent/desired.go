@@ -31,10 +31,10 @@ func (a *Agent) follow(ctx context.Context) error {
 		return nil
 	}
 	var given reconcile.Desired // to the loop
-	var activeNo uint64         // the loop's number of the first Desired of this active role
-	var activeAt time.Time
-	patience := time.NewTimer(daemonsPatience)
-	defer patience.Stop()
+	var number uint64           // the loop's, of the first one of this role
+	var dueBy time.Time         // by when that should be done
+	due := time.NewTimer(0)
+	defer due.Stop()
 	for {
 		rounds, owning := a.loop.Changed(), a.ownerChanged()
 		state := a.node.State()
@@ -42,10 +42,11 @@ func (a *Agent) follow(ctx context.Context) error {
 		// While it holds nobody can have committed anything since this node led.
 		s.leads = state.IsLeader || state.Holds && a.active.Load()
 		if d := a.desired(s.role()); !a.caughtUp.Load() || d.Revision != given.Revision || d.Role != given.Role {
-			number := a.loop.Set(d)
-			if d.Role == syncd.Active && given.Role != syncd.Active {
-				activeNo, activeAt = number, time.Now()
-				patience.Reset(daemonsPatience)
+			asked := a.loop.Set(d)
+			if d.Role != given.Role {
+				wait := patience(syncd.Host{}.BackupOnly())
+				number, dueBy = asked, time.Now().Add(wait)
+				due.Reset(wait)
 			}
 			if !a.caughtUp.Load() || d.Revision != given.Revision {
 				a.vips.Store(a.mapVIPs(d.Table))
@@ -53,7 +54,7 @@ func (a *Agent) follow(ctx context.Context) error {
 			given = d
 			a.caughtUp.Store(true)
 		}
-		s.daemons, s.waited = a.loop.Status().Seen >= activeNo, time.Since(activeAt)
+		s.daemons, s.overdue = a.loop.Status().Seen >= number, !time.Now().Before(dueBy)
 		a.active.Store(s.mayOwn())
 		a.pushVIPs()
 		if s.leads == s.mayOwn() {
@@ -65,7 +66,7 @@ func (a *Agent) follow(ctx context.Context) error {
 		case <-a.ping:
 		case <-rounds:
 		case <-owning:
-		case <-patience.C:
+		case <-due.C:
 		}
 	}
 }

@@ -6,20 +6,33 @@ import (
 	"github.com/ipvs-ha/ipvs-ha/syncd"
 )
 
-// daemonsPatience is how long a new leader's VIPs wait for its sync daemons. They are
-// started while the first lease is asked for. A start that fails is an answer too; only
-// a kernel that gives none in time is not waited for.
-const daemonsPatience = 100 * time.Millisecond
+// The VIPs of a new leader wait for its sync daemons, but not for long. They are started
+// while the first lease is asked for; a start that fails is an answer too.
+const (
+	// daemonsPatience: what is not told to the others for some milliseconds costs less
+	// than packets that nobody takes.
+	daemonsPatience = 20 * time.Millisecond
+	// forwardPatience is for a kernel that forwards nothing beside a backup daemon.
+	forwardPatience = time.Second
+)
+
+// patience returns how long the VIPs wait for the daemons.
+func patience(backupOnly bool) time.Duration {
+	if backupOnly {
+		return forwardPatience
+	}
+	return daemonsPatience
+}
 
 // A stance is how far this director is with its role. A role is taken from the inside
 // out, table, sync daemons, VIPs, and left the other way round: what an owner forwards
 // must be told to the others, and a kernel with a backup daemon may refuse to forward
 // at all (sysctl backup_only).
 type stance struct {
-	leads   bool          // this node leads, as far as it knows
-	daemons bool          // what could be done about the daemons of an active director is done
-	waited  time.Duration // since it was asked for
-	owner   bool          // packets for VIPs may be accepted here
+	leads   bool // this node leads, as far as it knows
+	daemons bool // what could be done about the daemons of an active director is done
+	overdue bool // that takes too long
+	owner   bool // packets for VIPs may be accepted here
 }
 
 // role is what the kernel's table and daemons are to be like.
@@ -31,4 +44,4 @@ func (s stance) role() syncd.Role {
 }
 
 // mayOwn reports whether this host may own the VIPs while its lease runs.
-func (s stance) mayOwn() bool { return s.leads && (s.daemons || s.waited >= daemonsPatience) }
+func (s stance) mayOwn() bool { return s.leads && (s.daemons || s.overdue) }
