@@ -52,7 +52,7 @@ func newSwapLab(t *testing.T) *swapLab {
 		h := &swapHost{ns: fmt.Sprintf("%sd%d", l.prefix, i+1)}
 		l.host(h.ns, fmt.Sprintf("10.9.0.%d", 11+i))
 		l.run("ip", "-n", h.ns, "addr", "add", swapVIP+"/32", "dev", "lo")
-		h.mac = l.macOf(h.ns).String()
+		h.mac = l.macOf(h.ns, "eth0").String()
 		if err := inNamespace(h.ns, func() (err error) { h.kernel, err = kernel.Dial(); return err }); err != nil {
 			t.Fatal(err)
 		}
