@@ -48,7 +48,7 @@ func (a *Agent) follow(ctx context.Context) error {
 				number, dueBy = asked, time.Now().Add(wait)
 				due.Reset(wait)
 			}
-			if !a.caughtUp.Load() || d.Revision != given.Revision {
+			if !a.caughtUp.Load() || !d.Table.SameVIPs(given.Table) {
 				a.vips.Store(a.mapVIPs(d.Table))
 			}
 			given = d

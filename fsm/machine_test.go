@@ -267,37 +267,3 @@ func FuzzRestore(f *testing.F) {
 		}
 	})
 }
-
-// BenchmarkApply measures one weight change in tables of growing size.
-func BenchmarkApply(b *testing.B) {
-	for _, services := range []int{10, 1000, 10_000} {
-		b.Run(fmt.Sprint(services), func(b *testing.B) {
-			m := New(nil)
-			doc := &ipvs.Document{}
-			for i := range services {
-				s := ipvs.Service{Key: key(i * 7), Scheduler: "wrr"}
-				for d := range 10 {
-					s.Destinations = append(s.Destinations, *destination(d, 1))
-				}
-				doc.Services = append(doc.Services, s)
-			}
-			if r := apply(b, m, 1, encode(b, Command{ID: "load", Replace: doc})); r.Rejected != nil {
-				b.Fatal(r.Rejected)
-			}
-			var logs [2][]byte
-			for i := range logs {
-				logs[i] = encode(b, edit("weight-0000000000", ipvs.Change{Op: ipvs.SetDestination, Key: key(7), Destination: destination(3, int32(i))}))
-			}
-			b.ReportAllocs()
-			index := uint64(1)
-			for b.Loop() {
-				index++
-				data := bytes.Replace(logs[index%2], []byte("0000000000"), fmt.Appendf(nil, "%010d", index), 1)
-				m.Apply(&raft.Log{Type: raft.LogCommand, Index: index, Data: data})
-			}
-			if m.State().Revision() < index {
-				b.Fatalf("revision %d, want %d", m.State().Revision(), index)
-			}
-		})
-	}
-}

@@ -16,9 +16,9 @@ import (
 // A snapshot is lines of JSON: a head, one line for each service, one for each
 // answer, and the SHA-256 of all lines before it.
 
-// maxLine bounds a line in bytes: a service with MaxDestinations destinations,
-// each with a name and a comment, fits.
-const maxLine = 128 << 20
+// maxLine bounds a line in bytes: a service with MaxServiceDestinations
+// destinations, each with a name and a comment, fits.
+const maxLine = 32 << 20
 
 type snapshotHead struct {
 	V        int            `json:"v"`
@@ -58,16 +58,16 @@ func writeSnapshot(w io.Writer, s State) error {
 // encode writes all lines but the last.
 func (s State) encode(w io.Writer) error {
 	enc := json.NewEncoder(w)
-	doc := s.table.Document()
+	doc := s.table.Settings()
 	head := snapshotHead{
-		V: Version, Revision: s.revision, Index: s.index, Services: len(doc.Services), Answers: len(s.answers),
+		V: Version, Revision: s.revision, Index: s.index, Services: s.table.Len(), Answers: len(s.answers),
 		Sync: doc.Sync, Timeouts: doc.Timeouts, VIPs: doc.VIPs, Directors: s.directors,
 	}
 	if err := enc.Encode(head); err != nil {
 		return err
 	}
-	for i := range doc.Services {
-		if err := enc.Encode(&doc.Services[i]); err != nil {
+	for service := range s.table.Services() {
+		if err := enc.Encode(service); err != nil {
 			return err
 		}
 	}

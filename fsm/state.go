@@ -57,7 +57,7 @@ func (s State) Check(c Command) error {
 }
 
 // next returns the table and the settings of directors after c, whose form has been
-// checked.
+// checked; the table is s's own when c changes nothing of it.
 func (s State) next(c Command) (ipvs.Table, []Director, *Rejection) {
 	if c.IfRevision != nil && *c.IfRevision != s.revision {
 		return ipvs.Table{}, nil, reject(Conflict, fmt.Errorf("the table has revision %d, not %d: read it again and decide anew", s.revision, *c.IfRevision))
@@ -66,7 +66,9 @@ func (s State) next(c Command) (ipvs.Table, []Director, *Rejection) {
 	var err error
 	switch {
 	case c.Replace != nil:
-		table, err = c.Replace.Table()
+		if table, err = c.Replace.Table(); err == nil {
+			table = s.table.Replace(table)
+		}
 	case len(c.Directors) > 0:
 		directors, err = set(s.directors, c.Directors)
 	default:
@@ -100,7 +102,7 @@ func (s State) apply(index uint64, data []byte, known map[string]answer) (State,
 	switch {
 	case rejection != nil:
 		result.Rejected = &Rejection{Code: rejection.Code, Message: rejection.Message} // the cause may be large
-	case !table.Equal(s.table):
+	case !table.Same(s.table):
 		s.table, s.revision = table, index
 		result.Revision = index
 	default:

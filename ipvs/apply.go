@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+
+	"github.com/hashicorp/go-immutable-radix/v2"
 )
 
 // Apply returns the table after changes, or an error and no table: all or nothing.
@@ -13,7 +15,7 @@ import (
 // add is there, os.ErrNotExist when something to set or delete is not, and
 // ErrInvalid otherwise.
 func (t Table) Apply(changes ...Change) (Table, error) {
-	e := editor{table: t, own: map[ServiceKey]*Service{}}
+	e := editor{table: t, touched: make(map[ServiceKey]*touched, 1)}
 	for i, c := range changes {
 		if err := e.apply(c); err != nil {
 			if len(changes) > 1 {
@@ -22,18 +24,80 @@ func (t Table) Apply(changes ...Change) (Table, error) {
 			return Table{}, err
 		}
 	}
-	if err := e.table.checkWhole(); err != nil {
+	next := e.finish()
+	if err := next.checkWhole(); err != nil {
 		return Table{}, err
 	}
-	return e.table, nil
+	return next, nil
 }
 
-// editor applies changes to a copy. The services it has copied already are its
-// own and may be written to.
+// editor applies changes to copies of the services that they touch.
 type editor struct {
-	table  Table
-	copied bool // table.services is our own slice
-	own    map[ServiceKey]*Service
+	table   Table // its services are still those from before
+	touched map[ServiceKey]*touched
+	order   []ServiceKey // of touched
+}
+
+// touched is a service before and after changes; nil is none.
+type touched struct {
+	before *Service
+	now    *Service // own, unless it is before
+}
+
+// at returns the service with key k as it is now.
+func (e *editor) at(k ServiceKey) *touched {
+	s := e.touched[k]
+	if s == nil {
+		before := e.table.Service(k)
+		s = &touched{before: before, now: before}
+		e.touched[k] = s
+		e.order = append(e.order, k)
+	}
+	return s
+}
+
+// own makes the service one that may be written to, and returns it.
+func (s *touched) own() *Service {
+	if s.now == s.before {
+		clone := *s.before
+		clone.Destinations = slices.Clone(clone.Destinations)
+		s.now = &clone
+	}
+	return s.now
+}
+
+// finish returns the table after the changes. What has become as it was stays the
+// same object.
+func (e *editor) finish() Table {
+	next := e.table
+	var services *iradix.Txn[*Service]
+	for _, k := range e.order {
+		s := e.touched[k]
+		if s.now == s.before || s.now != nil && s.before != nil && s.now.Equal(s.before) {
+			continue
+		}
+		switch {
+		case services != nil:
+		case e.table.services == nil:
+			services = iradix.New[*Service]().Txn()
+		default:
+			services = e.table.services.Txn()
+		}
+		if s.now == nil {
+			services.Delete(k.sortable(nil))
+		} else {
+			services.Insert(k.sortable(nil), s.now)
+		}
+		next.counts.add(s.before, -1)
+		next.counts.add(s.now, 1)
+		if hostsDiffer(s.before, s.now) {
+			next.hosts = new(byte)
+		}
+	}
+	if services != nil {
+		next.services = services.CommitOnly()
+	}
+	return next
 }
 
 func (e *editor) apply(c Change) error {
@@ -65,17 +129,15 @@ func (e *editor) apply(c Change) error {
 }
 
 func (e *editor) applyService(c Change) error {
-	i, exists := e.table.find(c.Key)
+	at := e.at(c.Key)
 	switch {
-	case c.Op == AddService && exists:
+	case c.Op == AddService && at.now != nil:
 		return &presenceError{fmt.Sprintf("add %s: the virtual service exists already", c.Key), os.ErrExist}
-	case c.Op != AddService && !exists:
+	case c.Op != AddService && at.now == nil:
 		return noService(c)
 	}
 	if c.Op == DeleteService {
-		e.ownSlice()
-		e.table.services = slices.Delete(e.table.services, i, i+1)
-		delete(e.own, c.Key)
+		at.now = nil
 		return nil
 	}
 	if c.Service == nil || c.Service.Key != c.Key {
@@ -89,12 +151,10 @@ func (e *editor) applyService(c Change) error {
 		return named(c.Key.String(), err)
 	}
 	if c.Op == AddService {
-		e.ownSlice()
-		e.table.services = slices.Insert(e.table.services, i, &s)
-		e.own[c.Key] = &s
+		at.now = &s
 		return nil
 	}
-	own := e.ownService(i)
+	own := at.own()
 	s.Destinations = own.Destinations
 	*own = s
 	if err := s.checkDestinations(); err != nil {
@@ -108,11 +168,11 @@ func (e *editor) applyDestination(c Change) error {
 	if !ok {
 		return invalidf("%s: the destination is missing", c)
 	}
-	i, exists := e.table.find(c.Key)
-	if !exists {
+	service := e.at(c.Key)
+	if service.now == nil {
 		return noService(c)
 	}
-	s := e.ownService(i)
+	s := service.own()
 	at, exists := s.find(addr)
 	switch {
 	case c.Op == AddDestination && exists:
@@ -130,34 +190,15 @@ func (e *editor) applyDestination(c Change) error {
 	if err := c.Destination.validateIn(s); err != nil {
 		return named(fmt.Sprintf("%s destination %s", c.Key, addr), err)
 	}
-	if c.Op == AddDestination {
-		s.Destinations = slices.Insert(s.Destinations, at, *c.Destination)
-	} else {
+	switch {
+	case c.Op == SetDestination:
 		s.Destinations[at] = *c.Destination
+	case len(s.Destinations) == MaxServiceDestinations:
+		return invalidf("add %s to %s: the service has %d destinations, which is the limit", addr, c.Key, MaxServiceDestinations)
+	default:
+		s.Destinations = slices.Insert(s.Destinations, at, *c.Destination)
 	}
 	return nil
-}
-
-// ownSlice makes the slice of services our own.
-func (e *editor) ownSlice() {
-	if !e.copied {
-		e.table.services = slices.Clone(e.table.services)
-		e.copied = true
-	}
-}
-
-// ownService makes the service at i our own and returns it.
-func (e *editor) ownService(i int) *Service {
-	s := e.table.services[i]
-	if e.own[s.Key] == s {
-		return s
-	}
-	clone := *s
-	clone.Destinations = slices.Clone(s.Destinations)
-	e.ownSlice()
-	e.table.services[i] = &clone
-	e.own[s.Key] = &clone
-	return &clone
 }
 
 func noService(c Change) error {
@@ -187,24 +228,29 @@ func named(object string, err error) error {
 	return errors.Join(errs...)
 }
 
-// checkWhole checks the rules between objects.
+// checkWhole checks the rules between objects. It looks at each service only to
+// name those that break one.
 func (t Table) checkWhole() error {
-	var errs []error
-	if len(t.services) > MaxServices {
-		errs = append(errs, invalidf("%d services, the limit is %d", len(t.services), MaxServices))
-	}
-	destinations := 0
-	for _, s := range t.services {
-		destinations += len(s.Destinations)
-		if d, mixed := s.MixedFamilies(); mixed && !t.sync.Disabled {
-			errs = append(errs, invalidf("%s destination %s: %s in an %s service is %s",
-				s.Key, d.Addr, FamilyOf(d.Addr.Addr()), s.Key.Family, mixedReason))
+	errs := t.checkLimits()
+	if t.counts.mixed > 0 && !t.sync.Disabled {
+		for s := range t.Services() {
+			if d, mixed := s.MixedFamilies(); mixed {
+				errs = append(errs, invalidf("%s destination %s: %s in an %s service is %s",
+					s.Key, d.Addr, FamilyOf(d.Addr.Addr()), s.Key.Family, mixedReason))
+			}
 		}
 	}
-	if destinations > MaxDestinations {
-		errs = append(errs, invalidf("%d destinations, the limit is %d", destinations, MaxDestinations))
-	}
 	return errors.Join(errs...)
+}
+
+func (t Table) checkLimits() (errs []error) {
+	if t.Len() > MaxServices {
+		errs = append(errs, invalidf("%d services, the limit is %d", t.Len(), MaxServices))
+	}
+	if t.counts.destinations > MaxDestinations {
+		errs = append(errs, invalidf("%d destinations, the limit is %d", t.counts.destinations, MaxDestinations))
+	}
+	return errs
 }
 
 const mixedReason = "possible only with sync: {enabled: false}; the kernel cannot sync such connections"

@@ -25,24 +25,18 @@ func Diff(have, want Table) []Change {
 			last = append(last, change)
 		}
 	}
-	h, w := have.services, want.services
-	for len(h) > 0 || len(w) > 0 {
+	for h, w := range Unshared(have, want) {
 		switch {
-		case len(h) == 0 || len(w) > 0 && w[0].Key.Compare(h[0].Key) < 0:
-			settings := w[0].settings()
+		case h == nil:
+			settings := w.settings()
 			adds = append(adds, Change{Op: AddService, Key: settings.Key, Service: &settings})
-			for _, d := range w[0].Destinations {
+			for _, d := range w.Destinations {
 				adds = append(adds, Change{Op: AddDestination, Key: settings.Key, Destination: &d})
 			}
-			w = w[1:]
-		case len(w) == 0 || h[0].Key.Compare(w[0].Key) < 0:
-			deletes = append(deletes, Change{Op: DeleteService, Key: h[0].Key})
-			h = h[1:]
+		case w == nil:
+			deletes = append(deletes, Change{Op: DeleteService, Key: h.Key})
 		default:
-			if h[0] != w[0] {
-				sets = append(sets, diffService(h[0], w[0])...)
-			}
-			h, w = h[1:], w[1:]
+			sets = append(sets, diffService(h, w)...)
 		}
 	}
 	changes := append(first, adds...)

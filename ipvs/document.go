@@ -3,7 +3,7 @@ package ipvs
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
+	"net/netip"
 )
 
 // Document is the form in which people and programs exchange a whole table: the
@@ -19,7 +19,17 @@ type Document struct {
 // Document returns t in document form. It shares memory with t and must not be
 // written to.
 func (t Table) Document() Document {
-	doc := Document{Services: make([]Service, len(t.services))}
+	doc := t.Settings()
+	doc.Services = make([]Service, 0, t.Len())
+	for s := range t.Services() {
+		doc.Services = append(doc.Services, *s)
+	}
+	return doc
+}
+
+// Settings returns t in document form without its services.
+func (t Table) Settings() Document {
+	var doc Document
 	if t.sync != (Sync{}) {
 		doc.Sync = &t.sync
 	}
@@ -29,9 +39,6 @@ func (t Table) Document() Document {
 	if t.vips.Listed {
 		doc.VIPs = &t.vips
 	}
-	for i, s := range t.services {
-		doc.Services[i] = *s
-	}
 	return doc
 }
 
@@ -40,58 +47,89 @@ func (t Table) Document() Document {
 // ErrInvalid.
 func (d Document) Table() (Table, error) {
 	var f fields
-	var t Table
+	var b builder
+	var sync Sync
 	if d.Sync != nil {
-		t.sync = *d.Sync
+		sync = *d.Sync
 		f.addAll("sync", d.Sync.Validate())
 	}
 	if d.Timeouts != nil {
-		t.timeouts = *d.Timeouts
 		f.addAll("timeouts", d.Timeouts.Validate())
 	}
 	if d.VIPs != nil {
-		t.vips = d.VIPs.normalize()
 		f.addAll("", d.VIPs.Validate())
+	}
+	if len(d.Services) > MaxServices {
+		f.addf("services", "%d services, the limit is %d", len(d.Services), MaxServices)
+		return Table{}, f.err()
 	}
 	seen := make(map[ServiceKey]int, len(d.Services))
 	for i, s := range d.Services {
-		path := fmt.Sprintf("services[%d]", i)
 		n := s.Normalize()
-		settings := n.settings()
-		f.addAll(path, settings.Validate())
-		checkWritten(&f, path, &n, s.Destinations, t.sync)
+		d.checkService(&f, i, &n, sync)
 		if first, twice := seen[n.Key]; twice {
-			f.addf(path+".service", "duplicate: %s is also services[%d]", n.Key, first)
+			f.addf(fmt.Sprintf("services[%d].service", i), "duplicate: %s is also services[%d]", n.Key, first)
 			continue
 		}
 		seen[n.Key] = i
-		t.services = append(t.services, &n)
+		b.set(&n)
 	}
 	if err := f.err(); err != nil {
 		return Table{}, err
 	}
-	slices.SortFunc(t.services, func(a, b *Service) int { return a.Key.Compare(b.Key) })
+	t := b.table()
+	t.sync = sync
+	if d.Timeouts != nil {
+		t.timeouts = *d.Timeouts
+	}
+	if d.VIPs != nil {
+		t.vips = d.VIPs.normalize()
+	}
 	if err := t.checkWhole(); err != nil {
 		return Table{}, err
 	}
 	return t, nil
 }
 
-// checkWritten checks destinations in the order written, so that the paths
-// lead people to the right line.
-func checkWritten(f *fields, path string, s *Service, written []Destination, sync Sync) {
-	seen := make(map[string]int, len(written))
-	for i, dest := range written {
-		at := fmt.Sprintf("%s.destinations[%d]", path, i)
-		f.addAll(at, dest.validateIn(s))
+// checkService checks the i-th service, of which s is the canonical form. Paths are
+// made for mistakes only; in a large table they cost more than all rules.
+func (d Document) checkService(f *fields, i int, s *Service, sync Sync) {
+	path := func() string { return fmt.Sprintf("services[%d]", i) }
+	settings := s.settings()
+	if err := settings.Validate(); err != nil {
+		f.addAll(path(), err)
+	}
+	written := d.Services[i].Destinations
+	if len(written) > MaxServiceDestinations {
+		f.addf(path()+".destinations", "%d destinations, the limit for one service is %d", len(written), MaxServiceDestinations)
+		return
+	}
+	// In the order written, so that the paths lead people to the right line.
+	for j, dest := range written {
+		at := func() string { return fmt.Sprintf("%s.destinations[%d]", path(), j) }
+		if err := dest.validateIn(s); err != nil {
+			f.addAll(at(), err)
+		}
 		if !sync.Disabled && dest.Forward == Tunnel && dest.Addr.IsValid() && FamilyOf(dest.Addr.Addr()) != s.Key.Family {
-			f.addf(at+".address", "%s in an %s service is %s", FamilyOf(dest.Addr.Addr()), s.Key.Family, mixedReason)
+			f.addf(at()+".address", "%s in an %s service is %s", FamilyOf(dest.Addr.Addr()), s.Key.Family, mixedReason)
 		}
-		addr := dest.Addr.String()
-		if first, twice := seen[addr]; twice {
-			f.addf(at+".address", "duplicate: %s is also destinations[%d]", addr, first)
+	}
+	for j := 1; j < len(s.Destinations); j++ {
+		if s.Destinations[j].Addr == s.Destinations[j-1].Addr {
+			addDuplicates(f, path(), written)
+			break
 		}
-		seen[addr] = i
+	}
+}
+
+// addDuplicates reports the destinations that are there before.
+func addDuplicates(f *fields, path string, written []Destination) {
+	seen := make(map[netip.AddrPort]int, len(written))
+	for i, dest := range written {
+		if first, twice := seen[dest.Addr]; twice {
+			f.addf(fmt.Sprintf("%s.destinations[%d].address", path, i), "duplicate: %s is also destinations[%d]", dest.Addr, first)
+		}
+		seen[dest.Addr] = i
 	}
 }
 

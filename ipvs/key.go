@@ -2,9 +2,11 @@ package ipvs
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -94,6 +96,26 @@ func (k ServiceKey) Compare(o ServiceKey) int {
 		k.Addr.Compare(o.Addr),
 		cmp.Compare(k.Port, o.Port),
 	)
+}
+
+// maxSortable is the length of the longest sortable form of a key without a zone.
+const maxSortable = 4 + 2 + 2 + 1 + 16 + 1 + 2
+
+// sortable appends the form of k whose order as bytes is that of Compare.
+func (k ServiceKey) sortable(to []byte) []byte {
+	to = binary.BigEndian.AppendUint32(slices.Grow(to, maxSortable), k.FWMark)
+	to = binary.BigEndian.AppendUint16(to, uint16(k.Family))
+	to = binary.BigEndian.AppendUint16(to, uint16(k.Protocol))
+	to = append(to, byte(k.Addr.BitLen()))
+	switch {
+	case k.Addr.Is4():
+		b := k.Addr.As4()
+		to = append(to, b[:]...)
+	case k.Addr.Is6():
+		b := k.Addr.As16()
+		to = append(append(to, b[:]...), k.Addr.Zone()...)
+	}
+	return binary.BigEndian.AppendUint16(append(to, 0), k.Port)
 }
 
 // MarshalText implements encoding.TextMarshaler.

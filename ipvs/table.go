@@ -1,34 +1,75 @@
 package ipvs
 
 import (
+	"bytes"
 	"iter"
-	"slices"
+
+	"github.com/hashicorp/go-immutable-radix/v2"
 )
 
 // Table is a virtual service table: all services and the settings that belong to
-// them. It is immutable and safe for concurrent use; Apply returns a new Table
-// that shares the unchanged services. The zero value is the empty table.
+// them. It is immutable, cheap to copy and safe for concurrent use; Apply returns a
+// new Table that shares the unchanged services, and costs what is changed. The zero
+// value is the empty table.
 type Table struct {
 	sync     Sync
 	timeouts Timeouts
-	vips     VIPs       // normalized
-	services []*Service // sorted by key, no key twice; never written after the Table is made
+	vips     VIPs                   // normalized
+	services *iradix.Tree[*Service] // by ServiceKey.sortable; nil = none. What it holds is never written to
+	counts   counts                 // of the services
+	hosts    *byte                  // another one after each change of what VIPs finds among the services
+}
+
+// counts are what the rules about all services need, kept so that a change need not
+// look at the others.
+type counts struct {
+	destinations int
+	mixed        int // services that have a destination of another family
+}
+
+// add counts s, nil being none, n times.
+func (c *counts) add(s *Service, n int) {
+	if s == nil {
+		return
+	}
+	c.destinations += n * len(s.Destinations)
+	if _, mixed := s.MixedFamilies(); mixed {
+		c.mixed += n
+	}
 }
 
 // TableOf returns a table of services as they are, in canonical form but not
 // validated: a kernel may hold what this package would refuse. Of two services
 // with one key the last counts.
 func TableOf(services ...Service) Table {
-	var t Table
+	b := builder{}
 	for _, s := range services {
 		n := s.Normalize()
-		t.services = append(t.services, &n)
+		b.set(&n)
 	}
-	slices.SortStableFunc(t.services, func(a, b *Service) int { return a.Key.Compare(b.Key) })
-	slices.Reverse(t.services)
-	t.services = slices.CompactFunc(t.services, func(a, b *Service) bool { return a.Key == b.Key })
-	slices.Reverse(t.services)
-	return t
+	return b.table()
+}
+
+// builder makes a table of services that it may keep.
+type builder struct {
+	services *iradix.Txn[*Service]
+	counts   counts
+}
+
+func (b *builder) set(s *Service) {
+	if b.services == nil {
+		b.services = iradix.New[*Service]().Txn()
+	}
+	old, _ := b.services.Insert(s.Key.sortable(nil), s)
+	b.counts.add(old, -1)
+	b.counts.add(s, 1)
+}
+
+func (b *builder) table() Table {
+	if b.services == nil {
+		return Table{}
+	}
+	return Table{services: b.services.CommitOnly(), counts: b.counts, hosts: new(byte)}
 }
 
 // Sync returns the settings of connection sync.
@@ -38,38 +79,152 @@ func (t Table) Sync() Sync { return t.sync }
 func (t Table) Timeouts() Timeouts { return t.timeouts }
 
 // Len returns the number of services.
-func (t Table) Len() int { return len(t.services) }
+func (t Table) Len() int {
+	if t.services == nil {
+		return 0
+	}
+	return t.services.Len()
+}
+
+// Destinations returns the number of destinations of all services.
+func (t Table) Destinations() int { return t.counts.destinations }
 
 // Services yields the services in the order of their keys. What it yields must not
 // be written to.
-func (t Table) Services() iter.Seq[*Service] { return slices.Values(t.services) }
+func (t Table) Services() iter.Seq[*Service] {
+	return func(yield func(*Service) bool) {
+		if t.services != nil {
+			t.services.Root().Walk(func(_ []byte, s *Service) bool { return !yield(s) })
+		}
+	}
+}
 
 // Service returns the service with key k, or nil. It must not be written to.
 func (t Table) Service(k ServiceKey) *Service {
-	i, ok := t.find(k)
-	if !ok {
+	if t.services == nil {
 		return nil
 	}
-	return t.services[i]
-}
-
-func (t Table) find(k ServiceKey) (int, bool) {
-	return slices.BinarySearchFunc(t.services, k, func(s *Service, k ServiceKey) int { return s.Key.Compare(k) })
+	var buffer [maxSortable]byte
+	s, _ := t.services.Get(k.sortable(buffer[:0]))
+	return s
 }
 
 // Bare returns the table as a kernel would hold it: its services in their bare
 // form, and no settings.
 func (t Table) Bare() Table {
-	bare := Table{services: make([]*Service, len(t.services))}
-	for i, s := range t.services {
-		b := s.Bare()
-		bare.services[i] = &b
+	b := builder{}
+	for s := range t.Services() {
+		bare := s.Bare()
+		b.set(&bare)
 	}
-	return bare
+	return b.table()
+}
+
+// Same reports whether t and o are one table without looking at what is in it.
+// Apply and Replace return the table they were called on when nothing changes; of
+// other tables that are equal Same says nothing.
+func (t Table) Same(o Table) bool {
+	return t.services == o.services && t.sync == o.sync && t.timeouts == o.timeouts && t.vips.Equal(o.vips)
 }
 
 // Equal reports whether t and o are the same in every service and setting.
 func (t Table) Equal(o Table) bool {
-	return t.sync == o.sync && t.timeouts == o.timeouts && t.vips.Equal(o.vips) &&
-		slices.EqualFunc(t.services, o.services, func(a, b *Service) bool { return a == b || a.Equal(b) })
+	if t.sync != o.sync || t.timeouts != o.timeouts || !t.vips.Equal(o.vips) || t.Len() != o.Len() {
+		return false
+	}
+	for a, b := range Unshared(t, o) {
+		if a == nil || b == nil || !a.Equal(b) {
+			return false
+		}
+	}
+	return true
+}
+
+// Unshared yields the services that are not one object in a and b, in the order of
+// their keys: what a has and what b has, nil being nothing. It does not look into
+// the services, so tables of which one was made from the other by Apply or Replace
+// are compared quickly.
+func Unshared(a, b Table) iter.Seq2[*Service, *Service] {
+	return func(yield func(*Service, *Service) bool) {
+		if a.services == b.services {
+			return
+		}
+		left, right := a.cursor(), b.cursor()
+		for left.service != nil || right.service != nil {
+			order := left.compare(right)
+			var x, y *Service
+			if order <= 0 {
+				x = left.service
+				left.next()
+			}
+			if order >= 0 {
+				y = right.service
+				right.next()
+			}
+			if x != y && !yield(x, y) {
+				return
+			}
+		}
+	}
+}
+
+// cursor walks over the services of a table.
+type cursor struct {
+	iterator *iradix.Iterator[*Service]
+	key      []byte
+	service  *Service // nil at the end
+}
+
+func (t Table) cursor() *cursor {
+	c := &cursor{}
+	if t.services != nil {
+		c.iterator = t.services.Root().Iterator()
+		c.next()
+	}
+	return c
+}
+
+func (c *cursor) next() { c.key, c.service, _ = c.iterator.Next() }
+
+// compare orders by key; the end comes last.
+func (c *cursor) compare(o *cursor) int {
+	switch {
+	case c.service == nil:
+		return 1
+	case o.service == nil:
+		return -1
+	}
+	return bytes.Compare(c.key, o.key)
+}
+
+// Replace returns o as what comes after t: its services that equal one of t are
+// that one, so that Unshared yields only what differs. When nothing differs it
+// returns t itself.
+func (t Table) Replace(o Table) Table {
+	var services *iradix.Txn[*Service]
+	if t.services == nil {
+		services = iradix.New[*Service]().Txn()
+	} else {
+		services = t.services.Txn()
+	}
+	next, changed, moved := t, false, false
+	for have, want := range Unshared(t, o) {
+		switch {
+		case want == nil:
+			services.Delete(have.Key.sortable(nil))
+		case have != nil && have.Equal(want):
+			continue
+		default:
+			services.Insert(want.Key.sortable(nil), want)
+		}
+		changed, moved = true, moved || hostsDiffer(have, want)
+	}
+	next.sync, next.timeouts, next.vips, next.counts = o.sync, o.timeouts, o.vips, o.counts
+	if changed {
+		next.services = services.CommitOnly()
+	}
+	if moved {
+		next.hosts = o.hosts
+	}
+	return next
 }

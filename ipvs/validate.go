@@ -9,14 +9,6 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of a table. They are tested sizes, not the kernel's.
-const (
-	MaxServices     = 20_000
-	MaxDestinations = 200_000
-	MaxName         = 64  // bytes of a name
-	MaxComment      = 256 // bytes of a comment
-)
-
 // ErrInvalid is matched by every error about a value that breaks a rule.
 var ErrInvalid = errors.New("invalid")
 
@@ -48,12 +40,13 @@ type fields struct {
 }
 
 func (f *fields) add(path string, err error) {
+	if err == nil {
+		return
+	}
 	var field *FieldError
-	switch {
-	case err == nil:
-	case errors.As(err, &field):
+	if errors.As(err, &field) {
 		f.errs = append(f.errs, &FieldError{Path: joinPath(path, field.Path), Reason: field.Reason})
-	default:
+	} else {
 		f.errs = append(f.errs, &FieldError{Path: path, Reason: err.Error()})
 	}
 }

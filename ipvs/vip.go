@@ -10,13 +10,6 @@ import (
 	"strings"
 )
 
-// MaxVIPs is the most virtual addresses that VIPs may list. What auto finds has
-// no such limit: a service's address need not be one that a director can take.
-const MaxVIPs = 1024
-
-// MaxNetwork is the longest name of a network, in characters.
-const MaxNetwork = 15
-
 // VIP is a virtual address: the active director has it, and nobody else. It is
 // comparable.
 type VIP struct {
@@ -202,13 +195,25 @@ func (t Table) VIPs() []VIP {
 		return slices.Clone(t.vips.List)
 	}
 	var vips []VIP
-	for _, s := range t.services {
+	for s := range t.Services() {
 		if p := hostPrefix(s.Key.Addr); s.Key.FWMark == 0 && !s.NoVIP && checkVIP(p) == nil {
 			vips = append(vips, VIP{Prefix: p})
 		}
 	}
 	slices.SortFunc(vips, VIP.compare)
 	return slices.Compact(vips)
+}
+
+// SameVIPs reports whether VIPs returns the same for t and o, which was made from t
+// or the other way round, without looking at the services. True is certain.
+func (t Table) SameVIPs(o Table) bool {
+	return t.vips.Equal(o.vips) && (t.vips.Listed || t.hosts == o.hosts)
+}
+
+// hostsDiffer reports whether VIPs may find another address in s than in o; nil is
+// no service.
+func hostsDiffer(s, o *Service) bool {
+	return (s == nil) != (o == nil) || s != nil && s.NoVIP != o.NoVIP
 }
 
 // Negated is a bool whose document form is its opposite, for fields that are true

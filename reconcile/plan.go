@@ -50,17 +50,15 @@ func MakePlan(have, want ipvs.Table, owned map[ipvs.ServiceKey]bool, exclusive b
 
 // changesBetween returns the changes that turn the bare form of one desired table
 // into that of another. It looks only into services that are not one object in
-// both, so its cost is that of the change.
+// both.
 func changesBetween(from, to ipvs.Table) []ipvs.Change {
 	var before, after []ipvs.Service
-	for s := range from.Services() {
-		if to.Service(s.Key) != s {
-			before = append(before, s.Bare())
+	for a, b := range ipvs.Unshared(from, to) {
+		if a != nil {
+			before = append(before, a.Bare())
 		}
-	}
-	for s := range to.Services() {
-		if from.Service(s.Key) != s {
-			after = append(after, s.Bare())
+		if b != nil {
+			after = append(after, b.Bare())
 		}
 	}
 	return ipvs.Diff(ipvs.TableOf(before...), ipvs.TableOf(after...))

@@ -1,0 +1,149 @@
+package fsm
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
+)
+
+// benchDocument returns services of ten destinations.
+func benchDocument(destinations int) *ipvs.Document {
+	doc := &ipvs.Document{}
+	for i := range destinations / 10 {
+		s := ipvs.Service{Key: key(i * 7), Scheduler: "wrr"}
+		for d := range 10 {
+			s.Destinations = append(s.Destinations, *destination(d, 1))
+		}
+		doc.Services = append(doc.Services, s)
+	}
+	return doc
+}
+
+// benchMachine returns a machine that holds them, and has answered enough writes to
+// forget some.
+func benchMachine(b *testing.B, destinations int) *Machine {
+	b.Helper()
+	table, err := benchDocument(destinations).Table()
+	if err != nil {
+		b.Fatal(err)
+	}
+	m := New(nil)
+	s := State{table: table, revision: 1, index: 1}
+	for i := range maxAnswers {
+		a := answer{id: fmt.Sprintf("weight-%010d", 1_000_000_000+i), result: Result{Revision: 1, Index: 1}}
+		s.answers = remember(s.answers, a)
+		m.known[a.id] = a
+	}
+	m.publish(s)
+	return m
+}
+
+func forSizes(b *testing.B, run func(b *testing.B, destinations int)) {
+	for _, n := range []int{100, 1000, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("destinations=%d", n), func(b *testing.B) { run(b, n) })
+	}
+}
+
+// BenchmarkApply measures the log entry of one weight change.
+func BenchmarkApply(b *testing.B) {
+	forSizes(b, func(b *testing.B, n int) {
+		m := benchMachine(b, n)
+		var logs [2][]byte
+		for i := range logs {
+			logs[i] = encode(b, edit("weight-0000000000", ipvs.Change{Op: ipvs.SetDestination, Key: key(7), Destination: destination(3, int32(i))}))
+		}
+		b.ReportAllocs()
+		index := uint64(1)
+		for b.Loop() {
+			index++
+			data := bytes.Replace(logs[index%2], []byte("0000000000"), fmt.Appendf(nil, "%010d", index), 1)
+			m.Apply(&raft.Log{Type: raft.LogCommand, Index: index, Data: data})
+		}
+		if m.State().Revision() < index {
+			b.Fatalf("revision %d, want %d", m.State().Revision(), index)
+		}
+	})
+}
+
+// BenchmarkSnapshot measures the capture, which stops the log, and what runs beside
+// it.
+func BenchmarkSnapshot(b *testing.B) {
+	b.Run("capture", func(b *testing.B) {
+		forSizes(b, func(b *testing.B, n int) {
+			m := benchMachine(b, n)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := m.Snapshot(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	})
+	b.Run("persist", func(b *testing.B) {
+		forSizes(b, func(b *testing.B, n int) {
+			m := benchMachine(b, n)
+			var size int
+			b.ReportAllocs()
+			for b.Loop() {
+				count := counter{w: io.Discard}
+				if err := writeSnapshot(&count, m.State()); err != nil {
+					b.Fatal(err)
+				}
+				size = count.n
+			}
+			b.ReportMetric(float64(size), "snapshot-bytes")
+		})
+	})
+	b.Run("restore", func(b *testing.B) {
+		forSizes(b, func(b *testing.B, n int) {
+			m := benchMachine(b, n)
+			var written bytes.Buffer
+			if err := writeSnapshot(&written, m.State()); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := New(nil).Restore(io.NopCloser(bytes.NewReader(written.Bytes()))); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	})
+}
+
+// BenchmarkReplace measures a whole new table: its log entry, and the rules alone.
+func BenchmarkReplace(b *testing.B) {
+	for _, n := range []int{1000, 10_000} {
+		b.Run(fmt.Sprintf("destinations=%d", n), func(b *testing.B) {
+			doc := benchDocument(n)
+			raw, err := json.Marshal(doc)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(int64(len(raw)))
+			data := encode(b, Command{ID: "a", Replace: doc})
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, r := (State{}).apply(1, data, nil); r.Rejected != nil {
+					b.Fatal(r.Rejected)
+				}
+			}
+		})
+	}
+}
+
+type counter struct {
+	w io.Writer
+	n int
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	c.n += len(b)
+	return c.w.Write(b)
+}
