@@ -1,10 +1,14 @@
 package configs
 
 import (
+	"fmt"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
@@ -38,5 +42,38 @@ func TestTableDocument(t *testing.T) {
 				t.Errorf("docs/configuration.md lacks the key %s%s", prefix, k.name)
 			}
 		}
+	}
+}
+
+// TestLimitsAreDocumented compares the table of limits with the code.
+func TestLimitsAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(doc), "<!-- limits: start -->\n| what | limit |\n|---|---|\n")
+	have, _, _ := strings.Cut(rest, "<!-- limits: end -->")
+	var want strings.Builder
+	for _, l := range []struct {
+		what  string
+		limit int
+		unit  string
+	}{
+		{"virtual services", ipvs.MaxServices, ""},
+		{"destinations of all services", ipvs.MaxDestinations, ""},
+		{"destinations of one service", ipvs.MaxServiceDestinations, ""},
+		{"virtual addresses in `vips`", ipvs.MaxVIPs, ""},
+		{"a name", ipvs.MaxName, " bytes"},
+		{"a comment", ipvs.MaxComment, " bytes"},
+		{"a network's name", ipvs.MaxNetwork, " characters"},
+	} {
+		number := strconv.Itoa(l.limit)
+		if i := len(number) - 3; i > 0 {
+			number = number[:i] + "," + number[i:]
+		}
+		fmt.Fprintf(&want, "| %s | %s%s |\n", l.what, number, l.unit)
+	}
+	if diff := cmp.Diff(want.String(), have); diff != "" {
+		t.Errorf("docs/configuration.md (-want +got):\n%s", diff)
 	}
 }
