@@ -62,6 +62,7 @@ type Agent struct {
 
 	tracker *track.Tracker // nil on a witness
 	warmAt  atomic.Int64   // boot time from which this node counts as knowing the connections; 0 = not known
+	staging chan struct{}  // size 1: has an element while a large write is proposed
 
 	caughtUp atomic.Bool // the loop has been given a table
 	active   atomic.Bool // this node leads, and its daemons are those of the active director
@@ -77,7 +78,7 @@ func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, log: log, ping: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, log: log, ping: make(chan struct{}, 1), staging: make(chan struct{}, 1)}
 	a.machine = fsm.New(a.wake)
 	clusterConfig, err := a.clusterConfig()
 	if err != nil {

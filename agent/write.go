@@ -44,19 +44,9 @@ func (a *Agent) propose(ctx context.Context, command fsm.Command) (result fsm.Re
 	if err := a.check(ctx, command); err != nil {
 		return fsm.Result{}, 0, err
 	}
-	body, err := command.Encode()
+	index, result, err = a.commit(ctx, command)
 	if err != nil {
 		return fsm.Result{}, 0, problem(err)
-	}
-	index, response, err := a.node.Propose(ctx, body)
-	if err != nil {
-		return fsm.Result{}, 0, problem(err)
-	}
-	if result, err = fsm.DecodeResult(response); err != nil {
-		return fsm.Result{}, 0, problem(err)
-	}
-	if result.Rejected != nil {
-		return fsm.Result{}, 0, problem(result.Rejected)
 	}
 	index = max(index, result.Index)
 	if err := a.machine.Wait(ctx, index); err != nil {

@@ -324,7 +324,8 @@ func TestServerRefuses(t *testing.T) {
 		{name: "wait", method: "PUT", path: "/v1/table?wait=some", body: `{"services":[]}`, want: Malformed, says: `wait "some"`},
 		{name: "no changes", method: "POST", path: "/v1/changes", body: `{}`, want: Malformed, says: "changes is missing"},
 		{name: "replace in changes", method: "POST", path: "/v1/changes", body: `{"replace":{"services":[]}}`, want: Malformed, says: "PUT /v1/table"},
-		{name: "too large", method: "PUT", path: "/v1/table", body: `{"services":[` + strings.Repeat(" ", MaxBody) + `]}`, want: TooLarge, says: "larger than 32 MiB"},
+		{name: "too large", method: "PUT", path: "/v1/table", body: `{"services":[` + strings.Repeat(" ", ipvs.MaxDocument) + `]}`, want: TooLarge, says: "larger than 64 MiB"},
+		{name: "too many changes", method: "POST", path: "/v1/changes", body: `{"changes":[` + strings.Repeat(" ", ipvs.MaxRequest) + `]}`, want: TooLarge, says: "larger than 1 MiB"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

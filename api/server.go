@@ -10,11 +10,11 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
 const (
-	// MaxBody is the largest request or answer, in bytes.
-	MaxBody = 32 << 20
 	// MaxTimeout is the longest that a request may ask to wait.
 	MaxTimeout = 10 * time.Minute
 	// DefaultTimeout is how long a request waits when it does not say.
@@ -26,6 +26,8 @@ const (
 	readTimeout   = 30 * time.Second
 	writeTimeout  = MaxTimeout + time.Minute
 	drainTimeout  = 3 * time.Second // for requests in flight when the server stops
+
+	maxLarge = 2 // requests above ipvs.MaxRequest that are read at once: each takes some hundred MB of memory
 )
 
 //go:embed openapi.yaml
@@ -35,6 +37,7 @@ var openAPI []byte
 type Server struct {
 	agent Agent
 	log   *slog.Logger
+	large chan struct{} // one element for each large request that is being read
 }
 
 // NewServer returns a server; log may be nil.
@@ -42,7 +45,7 @@ func NewServer(agent Agent, log *slog.Logger) *Server {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{agent: agent, log: log}
+	return &Server{agent: agent, log: log, large: make(chan struct{}, maxLarge)}
 }
 
 // Handler returns the API's routes.
@@ -50,7 +53,11 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, handle := range s.routes() {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
+			limit := int64(ipvs.MaxRequest)
+			if pattern == putTable {
+				limit = ipvs.MaxDocument
+			}
+			r.Body = http.MaxBytesReader(w, r.Body, limit)
 			ctx, cancel, err := withTimeout(r)
 			if err == nil {
 				defer cancel()
@@ -90,7 +97,7 @@ func (s *Server) fail(w http.ResponseWriter, request string, err error) {
 func (s *Server) routes() map[string]func(http.ResponseWriter, *http.Request) error {
 	return map[string]func(http.ResponseWriter, *http.Request) error{
 		"GET /v1/table":                   s.getTable,
-		"PUT /v1/table":                   s.putTable,
+		putTable:                          s.putTable,
 		"POST /v1/changes":                s.postChanges,
 		"GET /v1/status":                  s.getStatus,
 		"GET /v1/members":                 s.getMembers,
@@ -161,7 +168,7 @@ func readJSON(r *http.Request, v any) error {
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return NewProblem(TooLarge, fmt.Sprintf("the request is larger than %d MiB", MaxBody>>20))
+		return NewProblem(TooLarge, fmt.Sprintf("the request is larger than %d MiB", large.Limit>>20))
 	case errors.Is(err, io.EOF):
 		return NewProblem(Malformed, "request body: is empty")
 	case err != nil:

@@ -64,17 +64,32 @@ func (c *Client) Table(ctx context.Context, stale bool) (TableView, error) {
 	return view, nil
 }
 
+const putTable = "PUT /v1/table"
+
 // putTable replaces the whole table. The write id is in Idempotency-Key, the
 // revision in If-Match.
 func (s *Server) putTable(w http.ResponseWriter, r *http.Request) error {
 	write := Write{By: r.Header.Get("From"), Replace: &ipvs.Document{}}
-	if err := readJSON(r, write.Replace); err != nil {
+	if err := s.readTable(r, write.Replace); err != nil {
 		return err
 	}
 	if write.Replace.Services == nil { // a mistake must not delete everything
 		return NewProblem(Malformed, "services is missing; [] means none")
 	}
 	return s.write(w, r, write)
+}
+
+// readTable reads a document; large ones wait for one another.
+func (s *Server) readTable(r *http.Request, doc *ipvs.Document) error {
+	if r.ContentLength < 0 || r.ContentLength > ipvs.MaxRequest {
+		select {
+		case s.large <- struct{}{}:
+			defer func() { <-s.large }()
+		case <-r.Context().Done():
+			return r.Context().Err()
+		}
+	}
+	return readJSON(r, doc)
 }
 
 func (s *Server) postChanges(w http.ResponseWriter, r *http.Request) error {

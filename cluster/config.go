@@ -14,11 +14,12 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/ipvs-ha/ipvs-ha/boottime"
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
-// MaxCommand is the largest command and the largest body of a request between
-// agents, in bytes. A whole table is one command.
-const MaxCommand = 4 << 20
+// MaxCommand is the largest command, in bytes. It is small so that a batch of them
+// passes quickly; what is larger is the proposer's to split.
+const MaxCommand = ipvs.MaxCommand
 
 const (
 	maxExpect = 7  // voters that found a cluster; more only slow each write down

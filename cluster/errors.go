@@ -9,7 +9,7 @@ var (
 	// ErrUnknown says that the outcome is unknown: what was proposed may or may
 	// not be applied, now or later.
 	ErrUnknown = errors.New("outcome unknown")
-	// ErrTooLarge says that a command or a request exceeds MaxCommand.
+	// ErrTooLarge says that a command or a request exceeds its limit.
 	ErrTooLarge = errors.New("too large")
 	// ErrRemoved says that this node was removed from its cluster.
 	ErrRemoved = errors.New("this node was removed from the cluster")

@@ -52,24 +52,30 @@ func (c *slowConn) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// TestLargeCommandOverASlowLink: it takes longer than raft's timers, and must not be
-// sent again and again in front of everything else.
-func TestLargeCommandOverASlowLink(t *testing.T) {
+// TestLargeCommandsOverASlowLink: as a batch they take longer than raft's timers, and
+// must not be sent again and again in front of everything else.
+func TestLargeCommandsOverASlowLink(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, 3)
 	var nodes []*running
 	for i := range 3 {
-		nodes = append(nodes, b.run(b.config(i+1, 3), overRaft(func(conn net.Conn, _ string) net.Conn { return &slowConn{conn, 1 << 20} })))
+		nodes = append(nodes, b.run(b.config(i+1, 3), overRaft(func(conn net.Conn, _ string) net.Conn { return &slowConn{conn, slowestRate} })))
 	}
 	formed(t, nodes...)
 	leader, _ := leaderOf(nodes...)
-	for _, cmd := range []string{strings.Repeat("x", 1<<20), "small"} {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		_, _, err := leader.Propose(ctx, []byte(cmd))
-		cancel()
-		if err != nil {
-			t.Fatalf("command of %d bytes: %v", len(cmd), err)
-		}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var writers sync.WaitGroup
+	for range 8 {
+		writers.Go(func() {
+			if _, _, err := leader.Propose(ctx, []byte(strings.Repeat("x", MaxCommand))); err != nil {
+				t.Errorf("a large command: %v", err)
+			}
+		})
+	}
+	writers.Wait()
+	if _, _, err := leader.Propose(ctx, []byte("small")); err != nil {
+		t.Errorf("a small command: %v", err)
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 
 // cachedLogs is how many entries of the log are kept in memory for followers; each
 // may be as large as MaxCommand.
-const cachedLogs = 32
+const cachedLogs = 128
 
 // stopTimeout bounds how long raft may take to stop.
 const stopTimeout = 10 * time.Second
@@ -146,15 +146,15 @@ func New(cfg Config) (*Node, error) {
 }
 
 // raftConfig returns raft's settings. Snapshots are frequent because the state is
-// small; batches are small because a single command may be large, and a batch must
-// pass within the transport's timeout.
+// small. A batch of commands is one write to the disk and one message: as many as
+// wait, but so few that the largest pass within the transport's timeout.
 func (n *Node) raftConfig() *raft.Config {
 	p := n.cfg.Profile
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(n.id)
 	c.HeartbeatTimeout, c.ElectionTimeout = p.Heartbeat, p.Election
 	c.LeaderLeaseTimeout, c.CommitTimeout = p.LeaderLease, p.Commit
-	c.MaxAppendEntries = 8
+	c.MaxAppendEntries = 64
 	c.TrailingLogs, c.SnapshotThreshold, c.SnapshotInterval = 2048, 1024, 10*time.Second
 	c.ShutdownOnRemove = false // this package notices removal itself, on all nodes alike
 	c.NoLegacyTelemetry = true

@@ -147,31 +147,31 @@ func TestStrangersMayNotAsk(t *testing.T) {
 func TestMessageLimits(t *testing.T) {
 	for name, message := range map[string][]byte{
 		"head": binary.BigEndian.AppendUint32(nil, maxHead+1),
-		"body": binary.BigEndian.AppendUint32(append(binary.BigEndian.AppendUint32(nil, 2), "{}"...), maxBody+1),
+		"body": binary.BigEndian.AppendUint32(append(binary.BigEndian.AppendUint32(nil, 2), "{}"...), maxRequest+1),
 	} {
-		if _, err := readMessage(bytes.NewReader(message), &requestHead{}); !errors.Is(err, ErrTooLarge) {
+		if _, err := readMessage(bytes.NewReader(message), &requestHead{}, maxRequest); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("%s: %v, want ErrTooLarge", name, err)
 		}
 	}
 	var short bytes.Buffer
-	if err := writeMessage(&short, requestHead{Method: "x"}, []byte("body")); err != nil {
+	if err := writeMessage(&short, requestHead{Method: "x"}, []byte("body"), maxRequest); err != nil {
 		t.Fatal(err)
 	}
 	short.Truncate(short.Len() - 1)
-	if _, err := readMessage(&short, &requestHead{}); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := readMessage(&short, &requestHead{}, maxRequest); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a cut message: %v, want io.ErrUnexpectedEOF", err)
 	}
 }
 
 func FuzzReadMessage(f *testing.F) {
 	var seed bytes.Buffer
-	if err := writeMessage(&seed, requestHead{Method: "x"}, []byte("body")); err != nil {
+	if err := writeMessage(&seed, requestHead{Method: "x"}, []byte("body"), maxRequest); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(seed.Bytes())
 	f.Add([]byte(magic))
 	f.Fuzz(func(_ *testing.T, data []byte) {
-		_, _ = readMessage(bytes.NewReader(data), &requestHead{})
+		_, _ = readMessage(bytes.NewReader(data), &requestHead{}, maxRequest)
 		_ = readPreface(bytes.NewReader(data), &preface{})
 	})
 }
@@ -207,10 +207,10 @@ func TestConnectionBreaks(t *testing.T) {
 				return
 			}
 			for range requests {
-				if _, err := readMessage(conn, &requestHead{}); err != nil {
+				if _, err := readMessage(conn, &requestHead{}, maxRequest); err != nil {
 					return
 				}
-				if err := writeMessage(conn, answerHead{}, nil); err != nil {
+				if err := writeMessage(conn, answerHead{}, nil, maxAnswer); err != nil {
 					return
 				}
 			}
@@ -232,7 +232,7 @@ func TestConnectionBreaks(t *testing.T) {
 		t.Errorf("the request after the peer's restart: %v", err)
 	}
 	<-done
-	done = serve(0, func(conn net.Conn) { readMessage(conn, &requestHead{}); conn.Close() })
+	done = serve(0, func(conn net.Conn) { readMessage(conn, &requestHead{}, maxRequest); conn.Close() })
 	if err := ask(); err == nil || errors.Is(err, errNotSent) {
 		t.Errorf("got %v, want an error that leaves the outcome open", err)
 	}

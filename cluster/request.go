@@ -47,7 +47,7 @@ func (r *requester) do(ctx context.Context, id, address string, head requestHead
 		ctx, cancel = context.WithTimeout(ctx, requestTime)
 		defer cancel()
 	}
-	if len(body) > maxBody {
+	if len(body) > maxRequest {
 		return nil, fmt.Errorf("%w: body of %d bytes: %w", errNotSent, len(body), ErrTooLarge)
 	}
 	if address == "" {
@@ -66,9 +66,9 @@ func (r *requester) do(ctx context.Context, id, address string, head requestHead
 	conn.SetDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	var answer answerHead
-	err := writeMessage(conn, head, body)
+	err := writeMessage(conn, head, body, maxRequest)
 	if err == nil {
-		body, err = readMessage(conn, &answer)
+		body, err = readMessage(conn, &answer, maxAnswer)
 	}
 	if !stop() && err == nil {
 		conn.Close() // its deadline may be the past
@@ -212,11 +212,11 @@ func serveRequests(ctx context.Context, conn net.Conn, answer func(context.Conte
 		if len(result.Message) > maxHead/8 { // JSON may make six bytes of one
 			result.Message = result.Message[:maxHead/8]
 		}
-		if len(body) > maxBody {
+		if len(body) > maxAnswer {
 			result, body = answerHead{Code: codeFailed, Message: fmt.Sprintf("answer of %d bytes is too large", len(body))}, nil
 		}
 		conn.SetWriteDeadline(time.Now().Add(messageTime))
-		if err := writeMessage(conn, result, body); err != nil {
+		if err := writeMessage(conn, result, body, maxAnswer); err != nil {
 			return
 		}
 	}
@@ -226,7 +226,7 @@ func serveRequests(ctx context.Context, conn net.Conn, answer func(context.Conte
 func readRequest(conn net.Conn, head *requestHead) ([]byte, error) {
 	conn.SetReadDeadline(time.Now().Add(serverIdle))
 	first := &firstByte{conn: conn}
-	return readMessage(first, head)
+	return readMessage(first, head, maxRequest)
 }
 
 // A firstByte shortens the connection's read deadline once something has come.

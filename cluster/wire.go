@@ -10,8 +10,9 @@ import (
 
 // Limits of one request or answer on the wire, in bytes.
 const (
-	maxHead = 64 << 10
-	maxBody = MaxCommand + 64<<10
+	maxHead    = 64 << 10
+	maxRequest = MaxCommand + 64<<10 // body of a request
+	maxAnswer  = 4 << 20             // body of an answer: a status may list thousands of objects
 )
 
 // A requestHead says what is asked; the body follows it.
@@ -28,13 +29,13 @@ type answerHead struct {
 }
 
 // writeMessage sends head as JSON and body, each with its length before it as four
-// bytes (big endian).
-func writeMessage(w io.Writer, head any, body []byte) error {
+// bytes (big endian). The body has at most limit bytes.
+func writeMessage(w io.Writer, head any, body []byte, limit int) error {
 	data, err := json.Marshal(head)
 	if err != nil {
 		return err
 	}
-	if len(data) > maxHead || len(body) > maxBody {
+	if len(data) > maxHead || len(body) > limit {
 		return fmt.Errorf("message of %d+%d bytes: %w", len(data), len(body), ErrTooLarge)
 	}
 	message := make([]byte, 0, 8+len(data)+len(body))
@@ -45,7 +46,7 @@ func writeMessage(w io.Writer, head any, body []byte) error {
 	return err
 }
 
-func readMessage(r io.Reader, head any) (body []byte, err error) {
+func readMessage(r io.Reader, head any, limit int) (body []byte, err error) {
 	data, err := readPart(r, maxHead)
 	if err != nil {
 		return nil, err
@@ -53,18 +54,18 @@ func readMessage(r io.Reader, head any) (body []byte, err error) {
 	if err := json.Unmarshal(data, head); err != nil {
 		return nil, err
 	}
-	return readPart(r, maxBody)
+	return readPart(r, limit)
 }
 
 // readPart reads a length and that many bytes. Memory grows with what has arrived,
 // not with what was announced.
-func readPart(r io.Reader, limit uint32) ([]byte, error) {
+func readPart(r io.Reader, limit int) ([]byte, error) {
 	var length [4]byte
 	if _, err := io.ReadFull(r, length[:]); err != nil {
 		return nil, err
 	}
 	size := binary.BigEndian.Uint32(length[:])
-	if size > limit {
+	if int64(size) > int64(limit) {
 		return nil, fmt.Errorf("message part of %d bytes: %w", size, ErrTooLarge)
 	}
 	var buffer bytes.Buffer

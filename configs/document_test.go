@@ -66,6 +66,9 @@ func TestLimitsAreDocumented(t *testing.T) {
 		{"a name", ipvs.MaxName, " bytes"},
 		{"a comment", ipvs.MaxComment, " bytes"},
 		{"a network's name", ipvs.MaxNetwork, " characters"},
+		{"a table, as a file and as the request", ipvs.MaxDocument >> 20, " MiB"},
+		{"changes made at once, as a log entry", ipvs.MaxCommand >> 10, " KiB"},
+		{"any other request", ipvs.MaxRequest >> 20, " MiB"},
 	} {
 		number := strconv.Itoa(l.limit)
 		if i := len(number) - 3; i > 0 {

@@ -27,11 +27,14 @@ func (e envelope) digest() digest {
 		head[9] = 1
 	case len(e.Directors) > 0:
 		head[9] = 2
+	case len(e.Commit) > 0:
+		head[9] = 3
 	}
 	h.Write(head[:])
 	h.Write(e.Changes)
 	h.Write(e.Replace)
 	h.Write(e.Directors)
+	h.Write(e.Commit)
 	return digest(h.Sum(nil))
 }
 
@@ -52,6 +55,7 @@ func remember(answers []answer, a answer) []answer {
 	return append(answers, a)
 }
 
-func (s State) answered(id string) bool {
+// Answered reports whether a write with that id has been made, and is still known.
+func (s State) Answered(id string) bool {
 	return slices.ContainsFunc(s.answers, func(a answer) bool { return a.id == id })
 }

@@ -20,9 +20,9 @@ const Version = 1
 
 // Limits of a command.
 const (
-	MaxCommandSize = 32 << 20 // bytes, encoded
-	MaxID          = 64       // bytes
-	MaxBy          = 128      // bytes
+	MaxCommandSize = ipvs.MaxCommand // bytes, encoded
+	MaxID          = 64              // bytes
+	MaxBy          = 128             // bytes
 )
 
 // Command is one write, all or nothing: edits of the table, a new table, or settings
@@ -35,9 +35,13 @@ type Command struct {
 	Changes    []ipvs.Change  // edits in order
 	Replace    *ipvs.Document // the whole new table
 	Directors  []DirectorSetting
+
+	part   *part   // of a table that Entries has split
+	commit *commit // of its parts
 }
 
-// envelope is the encoded form of a Command. What it asks for stays bytes at first, because the digest that recognises a repeated write is taken of them.
+// envelope is the encoded form of a Command. What it asks for stays bytes at first,
+// because the digest that recognises a repeated write is taken of them.
 type envelope struct {
 	V          int             `json:"v"`
 	ID         string          `json:"id"`
@@ -46,37 +50,52 @@ type envelope struct {
 	Changes    json.RawMessage `json:"changes,omitempty"`
 	Replace    json.RawMessage `json:"replace,omitempty"`
 	Directors  json.RawMessage `json:"directors,omitempty"`
+	Part       *part           `json:"part,omitempty"`
+	Commit     json.RawMessage `json:"commit,omitempty"`
 }
 
-// Encode returns c as a log entry. The error is a *Rejection.
-func (c Command) Encode() ([]byte, error) {
+// Encode returns c as one log entry. The error is a *Rejection, and matches
+// ErrTooLarge when one is not enough; Entries then helps with a whole new table.
+func (c Command) Encode() ([]byte, error) { return c.encode(MaxCommandSize) }
+
+func (c Command) encode(limit int) ([]byte, error) {
 	if c.V == 0 {
 		c.V = Version
 	}
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	e := envelope{V: c.V, ID: c.ID, By: c.By, IfRevision: c.IfRevision}
+	e := envelope{V: c.V, ID: c.ID, By: c.By, IfRevision: c.IfRevision, Part: c.part}
 	var err error
 	switch {
 	case c.Replace != nil:
 		e.Replace, err = json.Marshal(c.Replace)
 	case len(c.Directors) > 0:
 		e.Directors, err = json.Marshal(c.Directors)
-	default:
+	case c.commit != nil:
+		e.Commit, err = json.Marshal(c.commit)
+	case c.part == nil:
 		e.Changes, err = json.Marshal(c.Changes)
 	}
 	if err != nil {
 		return nil, reject(Invalid, fmt.Errorf("encode the command: %w", err))
 	}
+	return marshal(e, limit)
+}
+
+func marshal(e envelope, limit int) ([]byte, error) {
 	data, err := json.Marshal(e)
 	if err != nil {
 		return nil, reject(Invalid, fmt.Errorf("encode the command: %w", err))
 	}
-	if len(data) > MaxCommandSize {
-		return nil, reject(Invalid, fmt.Errorf("the command has %d bytes, the limit is %d", len(data), MaxCommandSize))
+	if len(data) > limit {
+		return nil, tooLarge(len(data), limit)
 	}
 	return data, nil
+}
+
+func tooLarge(size, limit int) *Rejection {
+	return reject(Invalid, fmt.Errorf("%w: the command has %d bytes as a log entry, the limit is %d; only a whole new table may be larger", ErrTooLarge, size, limit))
 }
 
 // DecodeCommand reads what Encode wrote. Unknown fields and trailing data are
@@ -89,7 +108,7 @@ func DecodeCommand(data []byte) (Command, error) {
 
 func decode(data []byte) (Command, digest, error) {
 	if len(data) > MaxCommandSize {
-		return Command{}, digest{}, reject(Invalid, fmt.Errorf("the command has %d bytes, the limit is %d", len(data), MaxCommandSize))
+		return Command{}, digest{}, tooLarge(len(data), MaxCommandSize)
 	}
 	var e envelope
 	if err := strictJSON(data, &e); err != nil {
@@ -99,7 +118,7 @@ func decode(data []byte) (Command, digest, error) {
 		}
 		return Command{}, digest{}, reject(Invalid, fmt.Errorf("decode the command: %w", err))
 	}
-	c := Command{V: e.V, ID: e.ID, By: e.By, IfRevision: e.IfRevision}
+	c := Command{V: e.V, ID: e.ID, By: e.By, IfRevision: e.IfRevision, part: e.Part}
 	if c.V != Version {
 		return Command{}, digest{}, unsupported(c.V)
 	}
@@ -116,6 +135,11 @@ func decode(data []byte) (Command, digest, error) {
 	if len(e.Directors) > 0 {
 		if err := strictJSON(e.Directors, &c.Directors); err != nil {
 			return Command{}, digest{}, reject(Invalid, fmt.Errorf("decode the settings of directors: %w", err))
+		}
+	}
+	if len(e.Commit) > 0 {
+		if err := strictJSON(e.Commit, &c.commit); err != nil {
+			return Command{}, digest{}, reject(Invalid, fmt.Errorf("decode the commit: %w", err))
 		}
 	}
 	if err := c.check(); err != nil {
@@ -143,7 +167,7 @@ func (c Command) check() error {
 		errs = append(errs, fmt.Errorf("the author must be printable text of at most %d bytes", MaxBy))
 	}
 	asks := 0
-	for _, asked := range []bool{len(c.Changes) > 0, c.Replace != nil, len(c.Directors) > 0} {
+	for _, asked := range []bool{len(c.Changes) > 0, c.Replace != nil, len(c.Directors) > 0, c.part != nil, c.commit != nil} {
 		if asked {
 			asks++
 		}
@@ -156,6 +180,22 @@ func (c Command) check() error {
 	}
 	for _, d := range c.Directors {
 		if err := d.check(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if p := c.part; p != nil {
+		if err := p.check(); err != nil {
+			errs = append(errs, err)
+		}
+		if c.IfRevision != nil {
+			errs = append(errs, errors.New("a part of a table has no condition; its commit has"))
+		}
+		if p.Number < 0 || p.Number >= p.Parts {
+			errs = append(errs, fmt.Errorf("part %d of %d", p.Number, p.Parts))
+		}
+	}
+	if c.commit != nil {
+		if err := c.commit.check(); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -15,6 +15,7 @@ type Result struct {
 	Revision uint64     `json:"revision"`           // of the table after the command
 	Index    uint64     `json:"index"`              // the log index of the command; for a repeated one, of the first
 	Repeated bool       `json:"repeated,omitempty"` // answered from the first write with this id
+	Staged   int        `json:"staged,omitempty"`   // of a part, and with NotStaged: how many of Entries need not be proposed again
 	Rejected *Rejection `json:"rejected,omitempty"` // nil = applied
 }
 
@@ -48,12 +49,18 @@ const (
 	Conflict    Code = "conflict"    // IfRevision is not the table's revision: ErrConflict
 	Unsupported Code = "unsupported" // a version that this node does not know: errors.ErrUnsupported
 	IDReused    Code = "id-reused"   // the id of an earlier write with other content: ErrIDReused
+	NotStaged   Code = "not-staged"  // parts before this entry are missing; nothing was done: ErrNotStaged
 )
 
 // Errors that a Rejection matches.
 var (
 	ErrConflict = errors.New("the table has changed")
 	ErrIDReused = errors.New("the write id was used before")
+	// ErrNotStaged says that other large writes have pushed out the parts of this one,
+	// which may be made again.
+	ErrNotStaged = errors.New("parts of the new table are missing")
+	// ErrTooLarge is matched beside ipvs.ErrInvalid.
+	ErrTooLarge = errors.New("too large")
 )
 
 var codeErrors = map[Code]error{
@@ -63,6 +70,7 @@ var codeErrors = map[Code]error{
 	Conflict:    ErrConflict,
 	Unsupported: errors.ErrUnsupported,
 	IDReused:    ErrIDReused,
+	NotStaged:   ErrNotStaged,
 }
 
 // maxMessage bounds Message in bytes, since ten thousand answers are kept.

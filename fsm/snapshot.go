@@ -14,7 +14,8 @@ import (
 )
 
 // A snapshot is lines of JSON: a head, one line for each service, one for each
-// answer, and the SHA-256 of all lines before it.
+// answer, one for each stage and each of its parts, and the SHA-256 of all lines
+// before it.
 
 // maxLine bounds a line in bytes: a service with MaxServiceDestinations
 // destinations, each with a name and a comment, fits.
@@ -26,6 +27,7 @@ type snapshotHead struct {
 	Index    uint64         `json:"index"`
 	Services int            `json:"services"`
 	Answers  int            `json:"answers"`
+	Stages   int            `json:"stages,omitempty"`
 	Sync     *ipvs.Sync     `json:"sync,omitempty"`
 	Timeouts *ipvs.Timeouts `json:"timeouts,omitempty"`
 	VIPs     *ipvs.VIPs     `json:"vips,omitempty"`
@@ -37,6 +39,16 @@ type snapshotAnswer struct {
 	ID     string `json:"id"`
 	SHA256 string `json:"sha256"`
 	Result
+}
+
+// snapshotStage is followed by as many lines of pieces as it has.
+type snapshotStage struct {
+	ID string `json:"id"`
+	stageName
+	Pieces  int    `json:"pieces"`
+	Running string `json:"running"` // SHA-256 over the pieces
+	Size    int    `json:"size"`
+	Used    uint64 `json:"used"`
 }
 
 type snapshotSum struct {
@@ -60,7 +72,7 @@ func (s State) encode(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	doc := s.table.Settings()
 	head := snapshotHead{
-		V: Version, Revision: s.revision, Index: s.index, Services: s.table.Len(), Answers: len(s.answers),
+		V: Version, Revision: s.revision, Index: s.index, Services: s.table.Len(), Answers: len(s.answers), Stages: len(s.stages),
 		Sync: doc.Sync, Timeouts: doc.Timeouts, VIPs: doc.VIPs, Directors: s.directors,
 	}
 	if err := enc.Encode(head); err != nil {
@@ -74,6 +86,16 @@ func (s State) encode(w io.Writer) error {
 	for _, a := range s.answers {
 		if err := enc.Encode(snapshotAnswer{ID: a.id, SHA256: hex.EncodeToString(a.sum[:]), Result: a.result}); err != nil {
 			return err
+		}
+	}
+	for _, g := range s.stages {
+		if err := enc.Encode(snapshotStage{ID: g.id, stageName: g.stageName, Pieces: len(g.pieces), Running: g.sum.String(), Size: g.size, Used: g.used}); err != nil {
+			return err
+		}
+		for i := range g.pieces {
+			if err := enc.Encode(&g.pieces[i]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -103,6 +125,13 @@ func readSnapshot(r io.Reader) (State, error) {
 			return State{}, err
 		}
 		state.answers = append(state.answers, a)
+	}
+	for range head.Stages {
+		g, err := lines.stage(head.Index)
+		if err != nil {
+			return State{}, err
+		}
+		state.stages = append(state.stages, g)
 	}
 	if err := lines.sum(); err != nil {
 		return State{}, err
@@ -150,6 +179,8 @@ func (l *lineReader) head() (snapshotHead, error) {
 		err = fmt.Errorf("line 1: %d services, the limit is %d", head.Services, ipvs.MaxServices)
 	case head.Answers < 0 || head.Answers > maxAnswers:
 		err = fmt.Errorf("line 1: %d answers, the limit is %d", head.Answers, maxAnswers)
+	case head.Stages < 0 || head.Stages > maxStages:
+		err = fmt.Errorf("line 1: %d stages, the limit is %d", head.Stages, maxStages)
 	case head.Revision > head.Index:
 		err = fmt.Errorf("line 1: revision %d is above index %d", head.Revision, head.Index)
 	default:
@@ -165,13 +196,42 @@ func (l *lineReader) answer() (answer, error) {
 	if err := l.next(&written); err != nil {
 		return answer{}, err
 	}
-	a := answer{id: written.ID, result: written.Result}
-	sum, err := hex.DecodeString(written.SHA256)
-	if err != nil || len(sum) != len(a.sum) {
-		return answer{}, fmt.Errorf("line %d: %q is not a SHA-256", l.number, written.SHA256)
+	sum, err := l.digest(written.SHA256)
+	return answer{id: written.ID, sum: sum, result: written.Result}, err
+}
+
+func (l *lineReader) digest(text string) (digest, error) {
+	sum, err := hex.DecodeString(text)
+	if err != nil || len(sum) != sha256.Size {
+		return digest{}, fmt.Errorf("line %d: %q is not a SHA-256", l.number, text)
 	}
-	copy(a.sum[:], sum)
-	return a, nil
+	return digest(sum), nil
+}
+
+func (l *lineReader) stage(index uint64) (stage, error) {
+	var written snapshotStage
+	if err := l.next(&written); err != nil {
+		return stage{}, err
+	}
+	g := stage{id: written.ID, stageName: written.stageName, size: written.Size, used: written.Used}
+	if err := g.check(); err != nil {
+		return stage{}, fmt.Errorf("line %d: %w", l.number, err)
+	}
+	if written.Pieces > g.Parts || g.size < 0 || g.size > maxStaged || g.used > index {
+		return stage{}, fmt.Errorf("line %d: %d of %d parts, %d bytes, used at index %d", l.number, written.Pieces, g.Parts, g.size, g.used)
+	}
+	var err error
+	if g.sum, err = l.digest(written.Running); err != nil {
+		return stage{}, err
+	}
+	for range written.Pieces {
+		var p piece
+		if err := l.next(&p); err != nil {
+			return stage{}, err
+		}
+		g.pieces = append(g.pieces, p)
+	}
+	return g, nil
 }
 
 // sum reads the last line and compares.

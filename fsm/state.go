@@ -16,6 +16,7 @@ type State struct {
 	revision  uint64
 	index     uint64
 	answers   []answer // of the last maxAnswers writes, oldest first; see remember
+	stages    []stage  // the one used last is the last; see makeRoom
 }
 
 // Table returns the virtual service table.
@@ -50,7 +51,10 @@ func (s State) Check(c Command) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	if _, _, rejection := s.next(c); rejection != nil && !s.answered(c.ID) {
+	if c.part != nil || c.commit != nil {
+		return nil // Entries has made it of a command that was checked
+	}
+	if _, _, rejection := s.next(c); rejection != nil && !s.Answered(c.ID) {
 		return rejection
 	}
 	return nil
@@ -84,13 +88,17 @@ func (s State) next(c Command) (ipvs.Table, []Director, *Rejection) {
 // finds earlier answers among s.answers.
 func (s State) apply(index uint64, data []byte, known map[string]answer) (State, Result) {
 	s.index = index
+	s = s.expire(index)
 	result := Result{Revision: s.revision, Index: index}
 	c, sum, err := decode(data)
 	if err != nil {
 		errors.As(err, &result.Rejected)
 		return s, result
 	}
-	if first, ok := known[c.ID]; ok {
+	if first, ok := known[c.ID]; ok && c.part != nil {
+		first.result.Repeated, first.result.Staged, first.result.Rejected = true, c.part.Parts, nil
+		return s, first.result
+	} else if ok {
 		if first.sum != sum {
 			result.Rejected = reject(IDReused, fmt.Errorf("the write id %q was used before, at index %d, for another write: make a new id for each write", c.ID, first.result.Index))
 			return s, result
@@ -98,7 +106,22 @@ func (s State) apply(index uint64, data []byte, known map[string]answer) (State,
 		first.result.Repeated = true
 		return s, first.result
 	}
-	table, directors, rejection := s.next(c)
+	if c.part != nil {
+		return s.stage(result, c.ID, c.part, len(data))
+	}
+	var rejection *Rejection
+	if c.commit != nil {
+		c.Replace, result.Staged, rejection = s.staged(c.ID, c.commit)
+		if rejection != nil && rejection.Code == NotStaged {
+			result.Rejected = rejection
+			return s, result
+		}
+		result.Staged = 0
+	}
+	table, directors := s.table, s.directors
+	if rejection == nil {
+		table, directors, rejection = s.next(c)
+	}
 	switch {
 	case rejection != nil:
 		result.Rejected = &Rejection{Code: rejection.Code, Message: rejection.Message} // the cause may be large

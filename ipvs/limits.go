@@ -16,4 +16,6 @@ const (
 	MaxCommand = 256 << 10
 	// MaxDocument bounds a whole table in its document form, in bytes.
 	MaxDocument = 64 << 20
+	// MaxRequest bounds every other request of the API, in bytes.
+	MaxRequest = 1 << 20
 )

@@ -11,11 +11,13 @@ import (
 
 	"github.com/ipvs-ha/ipvs-ha/api"
 	"github.com/ipvs-ha/ipvs-ha/configs"
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
 	"github.com/ipvs-ha/ipvs-ha/ipvsadm"
 )
 
-// maxTableFile is the largest table file read, in bytes.
-const maxTableFile = 32 << 20
+// largeTimeout is how long apply waits for each started MiB of a table file beyond the
+// first, when it is not told.
+const largeTimeout = 5 * time.Second
 
 func applyCommand(o *options) *cobra.Command {
 	var file string
@@ -23,6 +25,8 @@ func applyCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE|-",
 		Short: "Replace the whole table, all or nothing",
+		Long: `Replace the whole table, all or nothing. A large table takes longer to reach
+every kernel, so --timeout is 5 s longer for each MiB of the file unless it is given.`,
 		Example: `  ipvs-ha apply -f table.yaml
   ipvs-ha get | sed s/wlc/mh/ | ipvs-ha apply -f -
   ipvs-ha apply -f table.yaml --if-revision 12`,
@@ -43,6 +47,9 @@ func applyCommand(o *options) *cobra.Command {
 			doc, err := configs.ParseTable(data, name)
 			if err != nil {
 				return err
+			}
+			if !cmd.Flags().Changed("timeout") {
+				o.timeout += time.Duration(len(data)>>20) * largeTimeout
 			}
 			w := api.Write{Replace: &doc}
 			if cmd.Flags().Changed("if-revision") {
@@ -67,9 +74,9 @@ func readFile(cmd *cobra.Command, file string) (data []byte, name string, err er
 		defer f.Close()
 		in, name = f, file
 	}
-	data, err = io.ReadAll(io.LimitReader(in, maxTableFile+1))
-	if err == nil && len(data) > maxTableFile {
-		err = fmt.Errorf("larger than the limit of %d MiB", maxTableFile>>20)
+	data, err = io.ReadAll(io.LimitReader(in, ipvs.MaxDocument+1))
+	if err == nil && len(data) > ipvs.MaxDocument {
+		err = fmt.Errorf("larger than the limit of %d MiB", ipvs.MaxDocument>>20)
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("read %s: %w", name, err)

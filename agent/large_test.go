@@ -1,0 +1,104 @@
+package agent_test
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/api"
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
+	"github.com/ipvs-ha/ipvs-ha/kernel/memkernel"
+)
+
+// largeDocument has services of ten destinations.
+func largeDocument(destinations int, weight int32) *ipvs.Document {
+	doc := &ipvs.Document{}
+	for i := range destinations / 10 {
+		s := ipvs.Service{Scheduler: "wrr", Key: ipvs.ServiceAt(ipvs.TCP, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}), 80))}
+		for d := range 10 {
+			s.Destinations = append(s.Destinations, ipvs.Destination{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 8, byte(i), byte(d)}), 8080), Forward: ipvs.Masq, Weight: weight})
+		}
+		doc.Services = append(doc.Services, s)
+	}
+	return doc
+}
+
+// TestLargeApplyWhileTheLeaderChanges applies 100,000 destinations through a
+// follower while leadership moves. Each reader sees the table before or the one
+// after, whole.
+func TestLargeApplyWhileTheLeaderChanges(t *testing.T) {
+	nodes := start(t, memkernel.New(), memkernel.New(), memkernel.New())
+	doc := largeDocument(100_000, 1)
+	after, err := doc.Table()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	read := func(n *node) (applied bool, revision uint64) {
+		t.Helper()
+		view, err := n.client.Table(ctx, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if view.Table.Len() > 0 && !view.Table.Equal(after) {
+			t.Fatalf("%s holds a part: %d services and %d destinations", n.name, view.Table.Len(), view.Table.Destinations())
+		}
+		return view.Table.Len() > 0, view.Revision
+	}
+	status, err := nodes[0].client.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	follower := nodes[0]
+	if status.Leader == follower.name {
+		follower = nodes[1]
+	}
+	write := api.Write{ID: api.NewID(), Replace: doc, Wait: api.WaitNone}
+	began, written := time.Now(), make(chan error, 1)
+	go func() {
+		_, err := follower.client.Write(ctx, write)
+		written <- err
+	}()
+	moves := 0
+	for len(written) == 0 && moves < 2 {
+		if follower.client.Transfer(ctx, "") == nil {
+			moves++
+			read(nodes[2])
+		}
+	}
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the apply took %v, with %d transfers", time.Since(began), moves)
+	if moves == 0 {
+		t.Error("leadership did not move meanwhile")
+	}
+	var revision uint64
+	for i, n := range nodes {
+		applied, r := read(n)
+		if !applied || i > 0 && r != revision {
+			t.Errorf("%s holds the new table: %v, at revision %d, want %d", n.name, applied, r, revision)
+		}
+		revision = r
+	}
+	if again, err := nodes[2].client.Write(ctx, write); err != nil || !again.Repeated || again.Revision != revision {
+		t.Errorf("the same write again: %+v, %v", again, err)
+	}
+	changes := []ipvs.Change{{Op: ipvs.SetDestination, Key: doc.Services[7].Key, Destination: &largeDocument(80, 9).Services[7].Destinations[3]}}
+	began = time.Now()
+	if _, err := follower.client.Write(ctx, api.Write{Changes: changes, Wait: api.WaitNone}); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("one change took %v", time.Since(began))
+	large := api.Write{Replace: nil, Wait: api.WaitNone}
+	for _, s := range doc.Services[:400] {
+		for _, d := range s.Destinations {
+			large.Changes = append(large.Changes, ipvs.Change{Op: ipvs.SetDestination, Key: s.Key, Destination: &d})
+		}
+	}
+	if _, err := follower.client.Write(ctx, large); api.KindOf(err) != api.TooLarge {
+		t.Errorf("%d changes at once: %v, want one that is too large", len(large.Changes), err)
+	}
+}
