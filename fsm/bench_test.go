@@ -2,7 +2,6 @@ package fsm
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"testing"
@@ -115,27 +114,6 @@ func BenchmarkSnapshot(b *testing.B) {
 			}
 		})
 	})
-}
-
-// BenchmarkReplace measures a whole new table: its log entry, and the rules alone.
-func BenchmarkReplace(b *testing.B) {
-	for _, n := range []int{1000, 10_000} {
-		b.Run(fmt.Sprintf("destinations=%d", n), func(b *testing.B) {
-			doc := benchDocument(n)
-			raw, err := json.Marshal(doc)
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.SetBytes(int64(len(raw)))
-			data := encode(b, Command{ID: "a", Replace: doc})
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, r := (State{}).apply(1, data, nil); r.Rejected != nil {
-					b.Fatal(r.Rejected)
-				}
-			}
-		})
-	}
 }
 
 type counter struct {
