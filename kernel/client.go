@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -16,14 +17,21 @@ import (
 const DefaultTimeout = 5 * time.Second
 
 // Client speaks to the IPVS of one network namespace. It is safe for concurrent
-// use and carries out one request at a time.
+// use. Edits are carried out one after the other.
 //
 // Each method returns an *OpError; which errors it matches is said there. A method
 // that changes something and gets no answer, because of its context or the timeout,
 // returns an error that matches ErrUnanswered.
 type Client struct {
-	link *link
+	link    *link
+	lanes   []*link // link first; the others help Table
+	release func() error
+	closed  sync.Once
 }
+
+// lanes is how many sockets Table reads over: the kernel works on one list at a time
+// for each, and on one in all, while the list before is being read.
+const lanes = 2
 
 // Option changes what Dial does.
 type Option func(*options)
@@ -62,46 +70,107 @@ func Dial(opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, &OpError{Op: OpDial, Err: err}
 	}
-	c := &Client{link: newLink(open, release, o.timeout)}
+	c := newClient(open, release, o.timeout)
 	if o.later {
 		return c, nil
 	}
 	if err := c.link.connect(); err != nil {
-		_ = c.link.close() // the first error counts
+		_ = c.Close() // the first error counts
 		return nil, opError(Request{Op: OpDial}, err)
 	}
 	return c, nil
 }
 
-// Close ends the use of c once the request in flight is answered. Later calls
-// return errors that match os.ErrClosed.
-func (c *Client) Close() error { return c.link.close() }
+// newClient returns a Client of the sockets that open opens; release frees what open
+// needs.
+func newClient(open func() (socket, error), release func() error, timeout time.Duration) *Client {
+	c := &Client{release: release}
+	for range lanes {
+		c.lanes = append(c.lanes, newLink(open, timeout))
+	}
+	c.link = c.lanes[0]
+	return c
+}
 
-// do carries out r and returns the payloads of the answer.
-func (c *Client) do(ctx context.Context, r Request) ([][]byte, error) {
+// Close ends the use of c once the requests in flight are answered. Later calls
+// return errors that match os.ErrClosed.
+func (c *Client) Close() (err error) {
+	c.closed.Do(func() {
+		for _, l := range c.lanes {
+			l.close()
+		}
+		err = c.release()
+	})
+	return err
+}
+
+// do carries out r, which is answered with an acknowledgement.
+func (c *Client) do(ctx context.Context, r Request) error {
 	return c.doWithin(ctx, r, c.link.timeout)
 }
 
-func (c *Client) doWithin(ctx context.Context, r Request, wait time.Duration) ([][]byte, error) {
+func (c *Client) doWithin(ctx context.Context, r Request, wait time.Duration) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	if err := c.link.ask(ctx, r, wait, func([]byte) error { return nil }); err != nil {
+		return opError(r, err)
+	}
+	return nil
+}
+
+// maxReads is how often a list is read when answers were lost or the kernel says
+// that it changed meanwhile.
+const maxReads = 3
+
+// read carries out r and returns what decode makes of each message of the answer,
+// which decode must not keep.
+func read[T any](ctx context.Context, l *link, r Request, decode func([]byte) (T, error)) (list []T, err error) {
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
-	answer, err := c.link.exchange(ctx, encode(r), wait)
+	for range maxReads {
+		list = list[:0]
+		err = l.ask(ctx, r, l.timeout, func(payload []byte) error {
+			v, err := decode(payload)
+			if err != nil {
+				return malformed(r, err)
+			}
+			list = append(list, v)
+			return nil
+		})
+		if !errors.Is(err, errInterrupted) && !errors.Is(err, syscall.ENOBUFS) {
+			break
+		}
+	}
 	if err != nil {
 		return nil, opError(r, err)
 	}
-	return answer, nil
+	return list, nil
+}
+
+// readOne carries out a request that is answered with one message.
+func readOne[T any](ctx context.Context, l *link, r Request, decode func([]byte) (T, error)) (T, error) {
+	list, err := read(ctx, l, r, decode)
+	if err == nil && len(list) != 1 {
+		err = malformed(r, fmt.Errorf("%d messages instead of one", len(list)))
+	}
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return list[0], nil
 }
 
 // opError returns err as the error of r.
 func opError(r Request, err error) error {
 	var whole *OpError
-	var errno syscall.Errno
+	var answer refused
 	switch {
 	case errors.As(err, &whole): // of the link: r.Op could not even be sent
 		return &OpError{Op: r.Op, Object: r.Object(), Hint: whole.Hint, Err: whole.Err, Kind: whole.Kind}
-	case refusal(err, &errno):
-		return r.Refused(errno)
+	case errors.As(err, &answer):
+		return r.Refused(syscall.Errno(answer))
 	case errors.Is(err, syscall.ENOBUFS):
 		return r.Refused(syscall.ENOBUFS)
 	}
@@ -112,51 +181,28 @@ func opError(r Request, err error) error {
 // twice. The list is no snapshot: while the table is written to, by whomever, a
 // service that was there all the time may be missing from it.
 func (c *Client) Services(ctx context.Context) ([]ipvs.ServiceEntry, error) {
-	r := Request{Op: OpServices}
-	answer, err := c.do(ctx, r)
+	entries, err := read(ctx, c.link, Request{Op: OpServices}, decodeService)
 	if err != nil {
 		return nil, err
 	}
-	entries := make([]ipvs.ServiceEntry, 0, len(answer))
-	seen := make(map[ipvs.ServiceKey]bool, len(answer))
-	for _, payload := range answer {
-		entry, err := decodeService(payload)
-		if err != nil {
-			return nil, malformed(r, err)
-		}
-		if !seen[entry.Key] {
-			seen[entry.Key] = true
-			entries = append(entries, entry)
-		}
-	}
-	return entries, nil
+	return unique(entries, func(e ipvs.ServiceEntry) ipvs.ServiceKey { return e.Key }), nil
+}
+
+// unique deletes from list what has the key of something before it.
+func unique[T any, K comparable](list []T, key func(T) K) []T {
+	seen := make(map[K]bool, len(list))
+	return slices.DeleteFunc(list, func(v T) bool {
+		k := key(v)
+		twice := seen[k]
+		seen[k] = true
+		return twice
+	})
 }
 
 // Service returns the virtual service with the given key, without its
 // destinations. The error matches ErrNoService when there is none.
 func (c *Client) Service(ctx context.Context, key ipvs.ServiceKey) (ipvs.ServiceEntry, error) {
-	r := Request{Op: OpService, Key: key}
-	payload, err := c.one(ctx, r)
-	if err != nil {
-		return ipvs.ServiceEntry{}, err
-	}
-	entry, err := decodeService(payload)
-	if err != nil {
-		return ipvs.ServiceEntry{}, malformed(r, err)
-	}
-	return entry, nil
-}
-
-// one carries out a request that is answered with one message.
-func (c *Client) one(ctx context.Context, r Request) ([]byte, error) {
-	answer, err := c.do(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	if len(answer) != 1 {
-		return nil, malformed(r, fmt.Errorf("%d messages instead of one", len(answer)))
-	}
-	return answer[0], nil
+	return readOne(ctx, c.link, Request{Op: OpService, Key: key}, decodeService)
 }
 
 func malformed(r Request, err error) error {
@@ -168,52 +214,16 @@ func malformed(r Request, err error) error {
 // service. As for Services, the list is no snapshot.
 func (c *Client) Destinations(ctx context.Context, key ipvs.ServiceKey) ([]ipvs.DestinationEntry, error) {
 	r := Request{Op: OpDestinations, Key: key}
-	answer, err := c.do(ctx, r)
+	entries, err := read(ctx, c.link, r, func(payload []byte) (ipvs.DestinationEntry, error) {
+		return decodeDestination(key.Family, payload)
+	})
 	if err != nil {
 		return nil, err
 	}
-	if len(answer) == 0 { // the kernel answers so too when there is no service
+	if len(entries) == 0 { // the kernel answers so too when there is no service
 		if _, err := c.Service(ctx, key); err != nil {
 			return nil, err
 		}
 	}
-	entries := make([]ipvs.DestinationEntry, 0, len(answer))
-	seen := make(map[netip.AddrPort]bool, len(answer))
-	for _, payload := range answer {
-		entry, err := decodeDestination(key.Family, payload)
-		if err != nil {
-			return nil, malformed(r, err)
-		}
-		if !seen[entry.Addr] {
-			seen[entry.Addr] = true
-			entries = append(entries, entry)
-		}
-	}
-	return entries, nil
-}
-
-// Table returns all virtual services with their destinations, as the kernel holds
-// them: nothing is validated, names and comments are not there. It is no snapshot
-// of a table that is being written to, see Services.
-func (c *Client) Table(ctx context.Context) (ipvs.Table, error) {
-	entries, err := c.Services(ctx)
-	if err != nil {
-		return ipvs.Table{}, err
-	}
-	services := make([]ipvs.Service, 0, len(entries))
-	for _, entry := range entries {
-		destinations, err := c.Destinations(ctx, entry.Key)
-		if errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrNoModule) {
-			continue // deleted since
-		}
-		if err != nil {
-			return ipvs.Table{}, err
-		}
-		s := entry.Service
-		for _, d := range destinations {
-			s.Destinations = append(s.Destinations, d.Destination)
-		}
-		services = append(services, s)
-	}
-	return ipvs.TableOf(services...), nil
+	return unique(entries, func(e ipvs.DestinationEntry) netip.AddrPort { return e.Addr }), nil
 }

@@ -230,7 +230,7 @@ func FuzzDecode(f *testing.F) {
 		if r.Check() != nil {
 			return
 		}
-		again, err := decodeService(encode(r).attrs)
+		again, err := decodeService(appendAttributes(nil, r))
 		if diff := cmp.Diff(entry.Service, again.Service, byAddr); err != nil || diff != "" {
 			t.Errorf("written and read again: %v (-want +got):\n%s", err, diff)
 		}
@@ -319,12 +319,15 @@ func TestEncode(t *testing.T) {
 		{"zero one", Request{Op: OpZero, Key: key4}, cmdZero, nests{attrService: wire4}},
 	}
 	for _, test := range tests {
-		c := encode(test.r)
-		if c.cmd != test.cmd {
-			t.Errorf("%s: command %d, want %d", test.name, c.cmd, test.cmd)
+		var m netlink.Message
+		if err := m.UnmarshalBinary(appendRequest(nil, test.r)); err != nil {
+			t.Fatalf("%s: %v", test.name, err)
+		}
+		if cmd := m.Data[0]; cmd != test.cmd || m.Header.Flags != netlink.Request|netlink.Acknowledge {
+			t.Errorf("%s: command %d with flags %s, want %d", test.name, cmd, m.Header.Flags, test.cmd)
 		}
 		got := nests{}
-		ad, err := netlink.NewAttributeDecoder(c.attrs)
+		ad, err := netlink.NewAttributeDecoder(m.Data[genericHeader:])
 		if err != nil {
 			t.Fatal(err)
 		}

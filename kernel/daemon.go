@@ -14,18 +14,9 @@ import (
 // values for what was left to it. It is no sign of health: a daemon whose interface
 // is gone, or gone and back, is still listed but neither sends nor receives.
 func (c *Client) Daemons(ctx context.Context) ([]ipvs.Daemon, error) {
-	r := Request{Op: OpDaemons}
-	answer, err := c.do(ctx, r)
+	daemons, err := read(ctx, c.link, Request{Op: OpDaemons}, decodeDaemon)
 	if err != nil {
 		return nil, err
-	}
-	daemons := make([]ipvs.Daemon, 0, len(answer))
-	for _, payload := range answer {
-		d, err := decodeDaemon(payload)
-		if err != nil {
-			return nil, malformed(r, err)
-		}
-		daemons = append(daemons, d)
 	}
 	slices.SortFunc(daemons, func(a, b ipvs.Daemon) int { return cmp.Compare(a.State, b.State) })
 	return daemons, nil
@@ -37,7 +28,7 @@ func (c *Client) Daemons(ctx context.Context) ([]ipvs.Daemon, error) {
 // syscall.ENETUNREACH or EADDRNOTAVAIL when a master's interface is down or not
 // ready.
 func (c *Client) StartDaemon(ctx context.Context, d ipvs.Daemon) error {
-	_, err := c.do(ctx, Request{Op: OpStartDaemon, Daemon: d})
+	err := c.do(ctx, Request{Op: OpStartDaemon, Daemon: d})
 	return err
 }
 
@@ -49,7 +40,7 @@ const stopAnswer = time.Second
 // none runs. What a master has not sent yet, up to 2 s of changes, is lost.
 func (c *Client) StopDaemon(ctx context.Context, role ipvs.DaemonState) error {
 	r := Request{Op: OpStopDaemon, Daemon: ipvs.Daemon{State: role}}
-	_, err := c.doWithin(ctx, r, min(stopAnswer, c.link.timeout))
+	err := c.doWithin(ctx, r, min(stopAnswer, c.link.timeout))
 	if !errors.Is(err, ErrUnanswered) || ctx.Err() != nil {
 		return err
 	}

@@ -51,6 +51,26 @@ func readString(b []byte, v *string) error {
 	return nil
 }
 
+// readName reads the name of a scheduler or persistence engine. A table repeats few
+// of them many times.
+func readName(b []byte, v *string) error {
+	if n := len(b) - 1; n >= 0 && b[n] == 0 {
+		if known, ok := names[string(b[:n])]; ok {
+			*v = known
+			return nil
+		}
+	}
+	return readString(b, v)
+}
+
+var names = func() map[string]string {
+	m := map[string]string{"none": "none", "sip": "sip"}
+	for _, name := range ipvs.Schedulers() {
+		m[name] = name
+	}
+	return m
+}()
+
 // address reads an address of family f from the kernel's 16 bytes.
 func address(f ipvs.Family, b []byte) (netip.Addr, error) {
 	switch {

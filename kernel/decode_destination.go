@@ -18,17 +18,38 @@ type rawDestination struct {
 	stats                                 rawStats
 }
 
-// decodeDestination reads a destination of a service of the given family.
+// decodeDestination reads a destination of a service of the given family, its
+// connections and counters.
 func decodeDestination(family ipvs.Family, b []byte) (ipvs.DestinationEntry, error) {
-	r := rawDestination{family: uint16(family)} // Linux before 3.18 sends none
+	var r rawDestination
+	d, err := r.decode(family, b)
+	if err != nil {
+		return ipvs.DestinationEntry{}, err
+	}
+	stats, err := r.stats.counters()
+	if err != nil {
+		return ipvs.DestinationEntry{}, err
+	}
+	return ipvs.DestinationEntry{
+		Destination:           d,
+		ActiveConnections:     r.active,
+		InactiveConnections:   r.inactive,
+		PersistentConnections: r.persistent,
+		Stats:                 stats,
+	}, nil
+}
+
+// decode reads a destination of a service of the given family.
+func (r *rawDestination) decode(family ipvs.Family, b []byte) (ipvs.Destination, error) {
+	r.family = uint16(family) // Linux before 3.18 sends none
 	b, err := nest(b, attrDest)
 	if err == nil {
 		err = walk(b, r.attribute)
 	}
 	if err != nil {
-		return ipvs.DestinationEntry{}, err
+		return ipvs.Destination{}, err
 	}
-	return r.entry()
+	return r.destination()
 }
 
 func (r *rawDestination) attribute(typ uint16, data []byte) error {
@@ -51,8 +72,10 @@ func (r *rawDestination) attribute(typ uint16, data []byte) error {
 		return readUint32(data, &r.inactive)
 	case destPersistConns:
 		return readUint32(data, &r.persistent)
-	case destStats, destStats64:
-		return r.stats.read(data, typ == destStats64)
+	case destStats:
+		r.stats.narrow = data
+	case destStats64:
+		r.stats.wide = data
 	case destAddrFamily:
 		return readUint16(data, &r.family)
 	case destTunType:
@@ -68,44 +91,40 @@ func (r *rawDestination) attribute(typ uint16, data []byte) error {
 	return nil
 }
 
-func (r *rawDestination) entry() (ipvs.DestinationEntry, error) {
+func (r *rawDestination) destination() (ipvs.Destination, error) {
 	addr, err := address(ipvs.Family(r.family), r.addr)
 	if err != nil {
-		return ipvs.DestinationEntry{}, fmt.Errorf("attribute %d: %w", destAddr, err)
+		return ipvs.Destination{}, fmt.Errorf("attribute %d: %w", destAddr, err)
 	}
-	return ipvs.DestinationEntry{
-		Destination: ipvs.Destination{
-			Addr:    netip.AddrPortFrom(addr, r.port),
-			Forward: ipvs.Forward(r.forward & forwardMask),
-			Weight:  int32(r.weight),
-			Upper:   int32(r.upper),
-			Lower:   int32(r.lower),
-			Tunnel: ipvs.TunnelOptions{
-				Type:     ipvs.TunnelType(r.tunnelType),
-				Port:     r.tunnelPort,
-				Checksum: ipvs.Checksum(r.tunnelFlags),
-			},
+	return ipvs.Destination{
+		Addr:    netip.AddrPortFrom(addr, r.port),
+		Forward: ipvs.Forward(r.forward & forwardMask),
+		Weight:  int32(r.weight),
+		Upper:   int32(r.upper),
+		Lower:   int32(r.lower),
+		Tunnel: ipvs.TunnelOptions{
+			Type:     ipvs.TunnelType(r.tunnelType),
+			Port:     r.tunnelPort,
+			Checksum: ipvs.Checksum(r.tunnelFlags),
 		},
-		ActiveConnections:     r.active,
-		InactiveConnections:   r.inactive,
-		PersistentConnections: r.persistent,
-		Stats:                 r.stats.Stats,
 	}, nil
 }
 
-// rawStats prefers the 64-bit counters, which Linux has since 4.1, to the others.
+// rawStats are counters of 32 and, since Linux 4.1, of 64 bits. They are read only
+// where they are wanted: they are most of a message, and a table has none.
 type rawStats struct {
-	ipvs.Stats
-	wide bool
+	narrow, wide []byte
 }
 
-func (r *rawStats) read(b []byte, wide bool) error {
-	if r.wide && !wide {
-		return nil
+// counters prefers the wide ones.
+func (r rawStats) counters() (ipvs.Stats, error) {
+	b := r.narrow
+	if r.wide != nil {
+		b = r.wide
 	}
-	r.wide = wide
-	return walk(b, func(typ uint16, data []byte) error {
-		v := r.counter(typ)
+	var stats ipvs.Stats
+	err := walk(b, func(typ uint16, data []byte) error {
+		v := counter(&stats, typ)
 		switch {
 		case v == nil:
 			return nil
@@ -118,9 +137,10 @@ func (r *rawStats) read(b []byte, wide bool) error {
 		}
 		return nil
 	})
+	return stats, err
 }
 
-func (r *rawStats) counter(typ uint16) *uint64 {
+func counter(r *ipvs.Stats, typ uint16) *uint64 {
 	switch typ {
 	case statsConns:
 		return &r.Connections

@@ -17,16 +17,30 @@ type rawService struct {
 	stats                  rawStats
 }
 
+// decodeService reads a service and its counters.
 func decodeService(b []byte) (ipvs.ServiceEntry, error) {
 	var r rawService
+	s, err := r.decode(b)
+	if err != nil {
+		return ipvs.ServiceEntry{}, err
+	}
+	stats, err := r.stats.counters()
+	if err != nil {
+		return ipvs.ServiceEntry{}, err
+	}
+	return ipvs.ServiceEntry{Service: s, Stats: stats}, nil
+}
+
+// decode reads a service, which is in canonical form.
+func (r *rawService) decode(b []byte) (ipvs.Service, error) {
 	b, err := nest(b, attrService)
 	if err == nil {
 		err = walk(b, r.attribute)
 	}
 	if err != nil {
-		return ipvs.ServiceEntry{}, err
+		return ipvs.Service{}, err
 	}
-	return r.entry()
+	return r.service()
 }
 
 func (r *rawService) attribute(typ uint16, data []byte) error {
@@ -42,7 +56,7 @@ func (r *rawService) attribute(typ uint16, data []byte) error {
 	case svcFWMark:
 		return readUint32(data, &r.mark)
 	case svcSchedName:
-		return readString(data, &r.scheduler)
+		return readName(data, &r.scheduler)
 	case svcFlags:
 		if len(data) != 8 { // flags and mask
 			return errLength
@@ -55,28 +69,30 @@ func (r *rawService) attribute(typ uint16, data []byte) error {
 			return errLength
 		}
 		r.netmask = data
-	case svcStats, svcStats64:
-		return r.stats.read(data, typ == svcStats64)
+	case svcStats:
+		r.stats.narrow = data
+	case svcStats64:
+		r.stats.wide = data
 	case svcPEName:
-		return readString(data, &r.engine)
+		return readName(data, &r.engine)
 	}
 	return nil
 }
 
-func (r *rawService) entry() (ipvs.ServiceEntry, error) {
+func (r *rawService) service() (ipvs.Service, error) {
 	key, err := r.key()
 	if err != nil {
-		return ipvs.ServiceEntry{}, err
+		return ipvs.Service{}, err
 	}
 	s := ipvs.Service{Key: key, Scheduler: r.scheduler, Flags: flagsOf(r.scheduler, r.flags)}
 	s.Persistence.Engine = r.engine
 	if r.flags&flagPersistent != 0 { // timeout and netmask mean nothing without it
 		s.Persistence.Timeout = ipvs.Seconds(r.timeout)
 		if err := r.readNetmask(&s); err != nil {
-			return ipvs.ServiceEntry{}, err
+			return ipvs.Service{}, err
 		}
 	}
-	return ipvs.ServiceEntry{Service: s.Normalize(), Stats: r.stats.Stats}, nil
+	return s.Normalize(), nil
 }
 
 func (r *rawService) key() (ipvs.ServiceKey, error) {

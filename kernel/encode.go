@@ -4,63 +4,90 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"github.com/mdlayher/netlink"
+
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
-// command is a request in the kernel's terms.
-type command struct {
-	cmd   uint8
-	dump  bool // the answer is a list
-	attrs []byte
-}
-
-// encode returns r as a command. r has passed Check.
-func encode(r Request) command {
-	key := func(b []byte) []byte { return appendKey(b, r.Key) }
+// commandOf returns the command of r, and how it is answered: with a list, with an
+// acknowledgement, without which a success is not answered, or else with a message.
+func commandOf(r Request) (cmd uint8, flags netlink.HeaderFlags) {
+	const (
+		get  = netlink.Request
+		list = netlink.Request | netlink.Dump
+		edit = netlink.Request | netlink.Acknowledge
+	)
 	switch r.Op {
 	case OpAddService:
-		return command{cmd: cmdNewService, attrs: appendService(nil, r.Service)}
+		return cmdNewService, edit
 	case OpSetService:
-		return command{cmd: cmdSetService, attrs: appendService(nil, r.Service)}
+		return cmdSetService, edit
 	case OpDeleteService:
-		return command{cmd: cmdDelService, attrs: appendNest(nil, attrService, key)}
+		return cmdDelService, edit
 	case OpService:
-		return command{cmd: cmdGetService, attrs: appendNest(nil, attrService, key)}
+		return cmdGetService, get
 	case OpServices:
-		return command{cmd: cmdGetService, dump: true}
+		return cmdGetService, list
 	case OpAddDestination:
-		return command{cmd: cmdNewDest, attrs: appendDestination(appendNest(nil, attrService, key), r.Destination)}
+		return cmdNewDest, edit
 	case OpSetDestination:
-		return command{cmd: cmdSetDest, attrs: appendDestination(appendNest(nil, attrService, key), r.Destination)}
+		return cmdSetDest, edit
 	case OpDeleteDestination:
-		return command{cmd: cmdDelDest, attrs: appendNest(appendNest(nil, attrService, key), attrDest, func(b []byte) []byte {
-			return appendAddress(b, r.Address)
-		})}
+		return cmdDelDest, edit
 	case OpDestinations:
-		return command{cmd: cmdGetDest, dump: true, attrs: appendNest(nil, attrService, key)}
+		return cmdGetDest, list
 	case OpStartDaemon:
-		return command{cmd: cmdNewDaemon, attrs: appendDaemon(nil, r.Daemon)}
+		return cmdNewDaemon, edit
 	case OpStopDaemon:
-		return command{cmd: cmdDelDaemon, attrs: appendNest(nil, attrDaemon, func(b []byte) []byte {
-			return appendUint32(b, daemonState, uint32(r.Daemon.State))
-		})}
+		return cmdDelDaemon, edit
 	case OpDaemons:
-		return command{cmd: cmdGetDaemon, dump: true}
+		return cmdGetDaemon, list
 	case OpSetTimeouts:
-		return command{cmd: cmdSetConfig, attrs: appendTimeouts(nil, r.Timeouts)}
+		return cmdSetConfig, edit
 	case OpTimeouts:
-		return command{cmd: cmdGetConfig}
+		return cmdGetConfig, get
 	case OpInfo:
-		return command{cmd: cmdGetInfo}
+		return cmdGetInfo, get
 	case OpFlush:
-		return command{cmd: cmdFlush}
+		return cmdFlush, edit
 	case OpZero:
-		if r.Key == (ipvs.ServiceKey{}) {
-			return command{cmd: cmdZero}
-		}
-		return command{cmd: cmdZero, attrs: appendNest(nil, attrService, key)}
+		return cmdZero, edit
 	}
 	panic("kernel: no request: " + r.Op)
+}
+
+// appendAttributes appends what r is about.
+func appendAttributes(b []byte, r Request) []byte {
+	switch r.Op {
+	case OpAddService, OpSetService:
+		return appendService(b, r.Service)
+	case OpDeleteService, OpService, OpDestinations:
+		return appendServiceKey(b, r.Key)
+	case OpZero:
+		if r.Key == (ipvs.ServiceKey{}) {
+			return b
+		}
+		return appendServiceKey(b, r.Key)
+	case OpAddDestination, OpSetDestination:
+		return appendDestination(appendServiceKey(b, r.Key), r.Destination)
+	case OpDeleteDestination:
+		return appendNest(appendServiceKey(b, r.Key), attrDest, func(b []byte) []byte {
+			return appendAddress(b, r.Address)
+		})
+	case OpStartDaemon:
+		return appendDaemon(b, r.Daemon)
+	case OpStopDaemon:
+		return appendNest(b, attrDaemon, func(b []byte) []byte {
+			return appendUint32(b, daemonState, uint32(r.Daemon.State))
+		})
+	case OpSetTimeouts:
+		return appendTimeouts(b, r.Timeouts)
+	}
+	return b
+}
+
+func appendServiceKey(b []byte, k ipvs.ServiceKey) []byte {
+	return appendNest(b, attrService, func(b []byte) []byte { return appendKey(b, k) })
 }
 
 // appendKey appends what identifies a service. A firewall mark is sent only when

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -13,63 +12,53 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// socket is what a link needs of a generic netlink socket.
-type socket interface {
-	Send(m genetlink.Message, family uint16, flags netlink.HeaderFlags) (netlink.Message, error)
-	Receive() ([]genetlink.Message, []netlink.Message, error)
-	GetFamily(name string) (genetlink.Family, error)
-	SetReadDeadline(t time.Time) error
-	Close() error
-}
+// refused is the kernel's answer to a request that it did not carry out. Errors of
+// system calls on the socket are none.
+type refused syscall.Errno
 
-var _ socket = (*genetlink.Conn)(nil)
+func (r refused) Error() string { return syscall.Errno(r).Error() }
 
-// link is the way to the kernel's IPVS: a socket for one request at a time, opened
-// anew when it may hold the late answer of a request that was given up.
+var (
+	errStray       = errors.New("an answer to another request")
+	errInterrupted = errors.New("the kernel's table changed while it was read")
+)
+
+// link is a way to the kernel's IPVS: a socket for one exchange at a time, opened
+// anew when it may hold the late answer of one that was given up.
 type link struct {
 	open    func() (socket, error)
-	release func() error // frees what open needs
 	timeout time.Duration
 	turn    chan struct{} // holds one value while the fields below are in use
 
-	closed bool
-	sock   socket // nil: to be opened
-	family uint16
+	closed   bool
+	sock     socket // nil: to be opened
+	family   uint16
+	sequence uint32 // of the last request
+	out, in  []byte // a request, a datagram
 }
 
-func newLink(open func() (socket, error), release func() error, timeout time.Duration) *link {
-	return &link{open: open, release: release, timeout: timeout, turn: make(chan struct{}, 1)}
+func newLink(open func() (socket, error), timeout time.Duration) *link {
+	return &link{open: open, timeout: timeout, turn: make(chan struct{}, 1)}
 }
 
-// exchange sends c and returns the payloads of the answer. It waits at most wait
-// for it, or until ctx ends.
-func (l *link) exchange(ctx context.Context, c command, wait time.Duration) ([][]byte, error) {
+// take waits for the caller's turn, which leave ends, and for a socket.
+func (l *link) take(ctx context.Context) error {
 	select {
 	case l.turn <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	defer func() { <-l.turn }()
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	err := ctx.Err()
+	if err == nil {
+		err = l.connect()
 	}
-	if err := l.connect(); err != nil {
-		return nil, err
+	if err != nil {
+		l.leave()
 	}
-	answer, err := l.attempt(ctx, c, wait)
-	if errors.Is(err, syscall.ENOENT) && l.sock != nil {
-		// Either the object is missing or the family's number is stale: it changes when
-		// the module is unloaded and loaded again.
-		before := l.family
-		if err := l.resolve(); err != nil {
-			return nil, err
-		}
-		if l.family != before {
-			return l.attempt(ctx, c, wait)
-		}
-	}
-	return answer, err
+	return err
 }
+
+func (l *link) leave() { <-l.turn }
 
 // connect opens the socket when there is none.
 func (l *link) connect() error {
@@ -84,6 +73,9 @@ func (l *link) connect() error {
 		return err
 	}
 	l.sock = sock
+	if l.in == nil {
+		l.in = make([]byte, datagram)
+	}
 	return l.resolve()
 }
 
@@ -105,6 +97,18 @@ func (l *link) resolve() error {
 	return nil
 }
 
+// moved reports whether the family has another number than before. It changes when
+// the module is unloaded and loaded again; the kernel's answer to a request with the
+// old one is that for a missing object, ENOENT.
+func (l *link) moved() (bool, error) {
+	before := l.family
+	err := l.connect()
+	if err == nil {
+		err = l.resolve()
+	}
+	return err == nil && l.family != before, err
+}
+
 // drop closes the socket; the next request opens a new one.
 func (l *link) drop() {
 	if l.sock != nil {
@@ -113,126 +117,193 @@ func (l *link) drop() {
 	}
 }
 
-// attempt sends c once. After any error but a refusal the socket is dropped,
-// because the answer may still come.
-func (l *link) attempt(ctx context.Context, c command, wait time.Duration) (payloads [][]byte, err error) {
-	defer func() {
-		var errno syscall.Errno
-		if err != nil && !refusal(err, &errno) {
-			l.drop()
-		}
-	}()
-	flags := netlink.Request
-	switch c.cmd {
-	case cmdGetService, cmdGetDest, cmdGetDaemon, cmdGetConfig, cmdGetInfo:
-		if c.dump {
-			flags |= netlink.Dump
-		}
-	default:
-		flags |= netlink.Acknowledge // without it a success is not answered
-	}
-	m := genetlink.Message{Header: genetlink.Header{Command: c.cmd, Version: familyVersion}, Data: c.attrs}
-	sent, err := l.sock.Send(m, l.family, flags)
-	if err != nil {
-		return nil, err
-	}
-	// The kernel has carried out the request by now, however long that took, except
-	// for the rest of a dump: the deadline is for the answer.
-	if err := l.sock.SetReadDeadline(time.Now().Add(wait)); err != nil {
-		return nil, err
-	}
-	sock := l.sock
-	stop := context.AfterFunc(ctx, func() { _ = sock.SetReadDeadline(time.Unix(1, 0)) })
-	messages, headers, err := l.sock.Receive()
-	if !stop() {
-		l.drop() // its deadline is over or will be
-	}
-	if err != nil {
-		return nil, answerError(ctx, err, wait)
-	}
-	if err := netlink.Validate(sent, headers); err != nil {
-		return nil, err
-	}
-	for _, m := range messages {
-		payloads = append(payloads, m.Data)
-	}
-	return payloads, nil
-}
-
-// answerError says why no answer came, unless err is one.
-func answerError(ctx context.Context, err error, wait time.Duration) error {
-	var errno syscall.Errno
-	if refusal(err, &errno) {
+// ask sends r and calls each with the payload of each message of the answer, which
+// it must not keep. It waits at most wait for each part of the answer, or until ctx
+// ends. After an error the answer is not whole.
+func (l *link) ask(ctx context.Context, r Request, wait time.Duration, each func(payload []byte) error) error {
+	if err := l.take(ctx); err != nil {
 		return err
 	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("%w: %w", ErrUnanswered, ctx.Err())
+	defer l.leave()
+	err := l.attempt(ctx, r, wait, each)
+	if err != refused(syscall.ENOENT) {
+		return err
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("%w: %w after %s", ErrUnanswered, os.ErrDeadlineExceeded, wait)
+	if moved, lookup := l.moved(); lookup != nil {
+		return lookup
+	} else if moved {
+		return l.attempt(ctx, r, wait, each)
 	}
 	return err
 }
 
-// refusal reports whether err is the kernel's answer, and sets errno to it. Errors
-// of system calls on the socket are none.
-func refusal(err error, errno *syscall.Errno) bool {
-	var op *netlink.OpError
-	if !errors.As(err, &op) {
-		return false
+// attempt sends r once. After any error but a refusal the socket is dropped,
+// because there may be more of the answer.
+func (l *link) attempt(ctx context.Context, r Request, wait time.Duration, each func(payload []byte) error) (err error) {
+	defer func() {
+		var answer refused
+		if err != nil && !errors.As(err, &answer) {
+			l.drop()
+		}
+	}()
+	l.sequence++
+	l.out = appendRequest(l.out[:0], r)
+	stamp(l.out, l.family, l.sequence)
+	if err := l.sock.Send(l.out); err != nil {
+		return err
 	}
-	answer, ok := op.Err.(syscall.Errno)
-	*errno = answer
-	return ok
+	interrupted := false
+	for {
+		b, err := l.receive(ctx, wait)
+		if err != nil {
+			return err
+		}
+		for len(b) > 0 {
+			var m message
+			if m, b, err = cut(b); err != nil {
+				return err
+			}
+			if m.sequence != l.sequence {
+				return errStray
+			}
+			interrupted = interrupted || m.flags&netlink.DumpInterrupted != 0
+			last, err := m.deliver(each)
+			switch {
+			case err != nil:
+				return err
+			case last && interrupted:
+				return errInterrupted
+			case last:
+				return nil
+			}
+		}
+		if err := ctx.Err(); err != nil { // what is there already is read without waiting
+			return unanswered(err)
+		}
+	}
 }
 
-// close waits for the request in flight.
-func (l *link) close() error {
-	l.turn <- struct{}{}
-	defer func() { <-l.turn }()
-	if l.closed {
-		return nil
+// deliver gives the payload to each, and reports whether m ends an answer.
+func (m message) deliver(each func(payload []byte) error) (last bool, err error) {
+	switch m.kind {
+	case netlink.Error, netlink.Done:
+		errno, err := m.verdict()
+		if err == nil && errno != 0 {
+			err = refused(errno)
+		}
+		return true, err
 	}
+	payload, err := m.payload()
+	if err == nil {
+		err = each(payload)
+	}
+	return m.flags&netlink.Multi == 0, err
+}
+
+// submit sends b and sets its errs. The kernel may have carried out the requests
+// whose error matches ErrUnanswered, and has not carried out the others with errors.
+func (l *link) submit(ctx context.Context, b *batch) {
+	if err := l.take(ctx); err != nil {
+		b.fail(0, err)
+		return
+	}
+	defer l.leave()
+	l.attemptBatch(ctx, b)
+	again := b.missing()
+	if again.len() == 0 {
+		return
+	}
+	moved, err := l.moved()
+	switch {
+	case err != nil:
+		again.fail(0, err)
+	case moved:
+		l.attemptBatch(ctx, again)
+	default:
+		return
+	}
+	for i, at := range again.changes {
+		b.errs[at] = again.errs[i]
+	}
+}
+
+// attemptBatch sends b once. Unless all of it is answered, the socket is dropped.
+func (l *link) attemptBatch(ctx context.Context, b *batch) {
+	first := l.sequence + 1
+	l.sequence += uint32(b.len())
+	b.stamp(l.family, first)
+	if err := l.sock.Send(b.buffer); err != nil {
+		l.drop()
+		b.fail(0, err)
+		return
+	}
+	for known := 0; known < b.len(); {
+		datagram, err := l.receive(ctx, l.timeout)
+		for err == nil && len(datagram) > 0 {
+			var m message
+			if m, datagram, err = cut(datagram); err == nil {
+				known, err = b.answer(known, m, m.sequence-first)
+			}
+		}
+		if err != nil {
+			l.drop()
+			b.fail(known, unanswered(err))
+			return
+		}
+	}
+}
+
+// receive returns the next datagram, which is good until the next call. It waits at
+// most wait, or until ctx ends, but takes what is there without looking at either:
+// the kernel has answered by the time a request is sent, so that an answer is rarely
+// waited for, and never lost to a deadline.
+func (l *link) receive(ctx context.Context, wait time.Duration) ([]byte, error) {
+	n, err := l.sock.Poll(l.in)
+	if errors.Is(err, syscall.EAGAIN) {
+		n, err = l.await(ctx, wait)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l.in[:n], nil
+}
+
+func (l *link) await(ctx context.Context, wait time.Duration) (int, error) {
+	if err := l.sock.SetReadDeadline(time.Now().Add(wait)); err != nil {
+		return 0, err
+	}
+	expired := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = l.sock.SetReadDeadline(time.Unix(1, 0))
+		close(expired)
+	})
+	n, err := l.sock.Receive(l.in)
+	if !stop() {
+		<-expired
+	}
+	switch {
+	case err == nil:
+		return n, nil
+	case ctx.Err() != nil:
+		return 0, unanswered(ctx.Err())
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return 0, fmt.Errorf("%w: %w after %s", ErrUnanswered, os.ErrDeadlineExceeded, wait)
+	}
+	return 0, err
+}
+
+// unanswered returns err as one after which the outcome is not known.
+func unanswered(err error) error {
+	if errors.Is(err, ErrUnanswered) || errors.Is(err, syscall.ENOBUFS) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnanswered, err)
+}
+
+// close waits for the exchange in flight.
+func (l *link) close() {
+	l.turn <- struct{}{}
+	defer l.leave()
 	l.closed = true
 	l.drop()
-	return l.release()
-}
-
-// opener returns a function that opens sockets in the network namespace of the
-// calling thread, whichever thread calls it, and one that ends its use.
-func opener() (open func() (socket, error), release func() error, err error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return nil, nil, fmt.Errorf("open the network namespace: %w", err)
-	}
-	open = func() (socket, error) {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		config := &netlink.Config{
-			// A dump's messages are as long as the largest buffer seen; the default
-			// of about 4 KiB makes dumps of large tables five times slower.
-			MessageBufferSize: 32 << 10,
-		}
-		if !current(home) { // entering it would need CAP_SYS_ADMIN
-			config.NetNS = int(home.Fd())
-		}
-		conn, err := genetlink.Dial(config)
-		if err != nil {
-			return nil, fmt.Errorf("open a generic netlink socket: %w", err)
-		}
-		return conn, nil
-	}
-	return open, home.Close, nil
-}
-
-// current reports whether home is the calling thread's network namespace.
-func current(home *os.File) bool {
-	here, err := os.Stat("/proc/thread-self/ns/net")
-	if err != nil {
-		return false
-	}
-	there, err := home.Stat()
-	return err == nil && os.SameFile(here, there)
 }

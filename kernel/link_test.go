@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"os"
@@ -19,15 +20,19 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeKernel answers sockets. Its fields are written between requests only.
+// fakeKernel answers sockets as Linux does. Its fields are written between requests
+// only.
 type fakeKernel struct {
 	family  uint16 // 0: no module
 	opened  int
 	lookups int
+	sends   int     // system calls
 	seen    []uint8 // commands that reached the family
 	// answer returns the payloads of the answer, or an error; nil and nil is silence.
 	answer func(cmd uint8) ([][]byte, error)
-	skew   uint32 // added to the sequence number of answers
+	flags  netlink.HeaderFlags // added to those of answers
+	skew   uint32              // added to the sequence number of answers
+	room   int                 // for how many refusals the socket has room; 0: for all
 }
 
 func (k *fakeKernel) client() *Client {
@@ -35,62 +40,113 @@ func (k *fakeKernel) client() *Client {
 		k.opened++
 		return &fakeSocket{kernel: k, deadline: make(chan time.Time, 100)}, nil
 	}
-	return &Client{link: newLink(open, func() error { return nil }, DefaultTimeout)}
+	return newClient(open, func() error { return nil }, DefaultTimeout)
 }
 
 type fakeSocket struct {
-	kernel   *fakeKernel
-	deadline chan time.Time
-	closed   bool
-	sequence uint32
-	payloads [][]byte
-	err      error
+	kernel    *fakeKernel
+	deadline  chan time.Time
+	closed    bool
+	datagrams [][]byte // to be read
+	err       error    // before them
 }
 
-func refused(errno syscall.Errno) error { return &netlink.OpError{Op: "receive", Err: errno} }
+func (s *fakeSocket) Send(b []byte) error {
+	if s.closed {
+		return os.ErrClosed
+	}
+	s.kernel.sends++
+	for len(b) > 0 {
+		n := binary.NativeEndian.Uint32(b)
+		var m netlink.Message
+		if err := m.UnmarshalBinary(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+		s.carry(m)
+	}
+	return nil
+}
 
-func (s *fakeSocket) Send(m genetlink.Message, family uint16, flags netlink.HeaderFlags) (netlink.Message, error) {
-	s.sequence++
+// carry queues the answer to m.
+func (s *fakeSocket) carry(m netlink.Message) {
+	if family := s.kernel.family; family == 0 || uint16(m.Header.Type) != family {
+		s.queue(m, netlink.Error, 0, code(syscall.ENOENT))
+		return
+	}
+	cmd := m.Data[0]
+	s.kernel.seen = append(s.kernel.seen, cmd)
+	payloads, err := s.kernel.answer(cmd)
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &errno) && s.kernel.room > 0 && len(s.datagrams) >= s.kernel.room, err == errOverrun:
+		s.err = syscall.ENOBUFS
+	case err != nil:
+		s.queue(m, netlink.Error, 0, code(errno))
+	case payloads == nil:
+	case m.Header.Flags&netlink.Dump == netlink.Dump:
+		for _, p := range payloads {
+			s.queue(m, netlink.HeaderType(s.kernel.family), netlink.Multi, append([]byte{cmd, 1, 0, 0}, p...))
+		}
+		s.queue(m, netlink.Done, netlink.Multi, code(0))
+	case cmd == cmdGetService, cmd == cmdGetConfig, cmd == cmdGetInfo:
+		s.queue(m, netlink.HeaderType(s.kernel.family), 0, append([]byte{cmd, 1, 0, 0}, payloads[0]...))
+	case m.Header.Flags&netlink.Acknowledge != 0:
+		s.queue(m, netlink.Error, 0, code(0))
+	}
+}
+
+var errOverrun = errors.New("no room for the answer")
+
+func code(errno syscall.Errno) []byte {
+	return binary.NativeEndian.AppendUint32(nil, uint32(-int32(errno)))
+}
+
+func (s *fakeSocket) queue(to netlink.Message, kind netlink.HeaderType, flags netlink.HeaderFlags, data []byte) {
+	m := netlink.Message{Header: netlink.Header{
+		Length: uint32(messageHeader + align(len(data))), Type: kind, Flags: flags | s.kernel.flags,
+		Sequence: to.Header.Sequence + s.kernel.skew,
+	}, Data: data}
+	b, err := m.MarshalBinary()
+	if err != nil {
+		panic(err)
+	}
+	s.datagrams = append(s.datagrams, b)
+}
+
+func (s *fakeSocket) Poll(b []byte) (int, error) {
 	switch {
 	case s.closed:
-		return netlink.Message{}, os.ErrClosed
-	case s.kernel.family == 0 || family != s.kernel.family:
-		s.payloads, s.err = nil, refused(syscall.ENOENT)
-	default:
-		s.kernel.seen = append(s.kernel.seen, m.Header.Command)
-		s.payloads, s.err = s.kernel.answer(m.Header.Command)
+		return 0, os.ErrClosed
+	case s.err != nil:
+		err := s.err
+		s.err = nil
+		return 0, os.NewSyscallError("recvmsg", err)
+	case len(s.datagrams) == 0:
+		return 0, os.NewSyscallError("recvmsg", syscall.EAGAIN)
 	}
-	return netlink.Message{Header: netlink.Header{Sequence: s.sequence, Flags: flags}}, nil
+	n := copy(b, s.datagrams[0])
+	s.datagrams = s.datagrams[1:]
+	return n, nil
 }
 
-func (s *fakeSocket) Receive() ([]genetlink.Message, []netlink.Message, error) {
-	if s.err != nil {
-		return nil, nil, s.err
-	}
-	if s.payloads == nil { // silence
-		var end <-chan time.Time
-		for {
-			select {
-			case at := <-s.deadline:
-				end = time.After(time.Until(at))
-			case <-end:
-				return nil, nil, &netlink.OpError{Op: "receive", Err: os.NewSyscallError("recvmsg", os.ErrDeadlineExceeded)}
-			}
+// Receive is called when nothing is there, so that nothing comes.
+func (s *fakeSocket) Receive([]byte) (int, error) {
+	var end <-chan time.Time
+	for {
+		select {
+		case at := <-s.deadline:
+			end = time.After(time.Until(at))
+		case <-end:
+			return 0, os.NewSyscallError("recvmsg", os.ErrDeadlineExceeded)
 		}
 	}
-	var messages []genetlink.Message
-	var headers []netlink.Message
-	for _, p := range s.payloads {
-		messages = append(messages, genetlink.Message{Data: p})
-		headers = append(headers, netlink.Message{Header: netlink.Header{Sequence: s.sequence + s.kernel.skew}})
-	}
-	return messages, headers, nil
 }
 
 func (s *fakeSocket) GetFamily(string) (genetlink.Family, error) {
 	s.kernel.lookups++
 	if s.kernel.family == 0 {
-		return genetlink.Family{}, refused(syscall.ENOENT)
+		return genetlink.Family{}, &netlink.OpError{Op: "receive", Err: syscall.ENOENT}
 	}
 	return genetlink.Family{ID: s.kernel.family}, nil
 }
@@ -137,7 +193,7 @@ func TestFamilyChanges(t *testing.T) {
 }
 
 func TestMissingObjectIsNoStaleFamily(t *testing.T) {
-	k := &fakeKernel{family: 32, answer: always(nil, refused(syscall.ENOENT))}
+	k := &fakeKernel{family: 32, answer: always(nil, syscall.ENOENT)}
 	err := k.client().DeleteDestination(t.Context(), ipvs.ServiceMarked(ipvs.IPv4, 1), netip.MustParseAddrPort("10.9.0.21:80"))
 	want(t, err, os.ErrNotExist, syscall.ENOENT)
 	if errors.Is(err, ErrNoModule) || len(k.seen) != 1 {
@@ -146,7 +202,7 @@ func TestMissingObjectIsNoStaleFamily(t *testing.T) {
 }
 
 func TestRefusalKeepsTheSocket(t *testing.T) {
-	k := &fakeKernel{family: 32, answer: always(nil, refused(syscall.EPERM))}
+	k := &fakeKernel{family: 32, answer: always(nil, syscall.EPERM)}
 	c := k.client()
 	for range 3 {
 		_, err := c.Services(t.Context())
@@ -189,7 +245,7 @@ func TestAnswerCountsThoughTheContextEnded(t *testing.T) {
 	k := &fakeKernel{family: 32}
 	k.answer = func(uint8) ([][]byte, error) {
 		cancel()
-		return nil, refused(syscall.EPERM)
+		return nil, syscall.EPERM
 	}
 	err := k.client().Flush(ctx)
 	want(t, err, os.ErrPermission)
@@ -228,7 +284,7 @@ func TestLateAnswerIsNotTaken(t *testing.T) {
 }
 
 func TestLostAnswers(t *testing.T) {
-	k := &fakeKernel{family: 32, answer: always(nil, &netlink.OpError{Op: "receive", Err: os.NewSyscallError("recvmsg", syscall.ENOBUFS)})}
+	k := &fakeKernel{family: 32, answer: always(nil, errOverrun)}
 	_, err := k.client().Services(t.Context())
 	want(t, err, ErrUnanswered, syscall.ENOBUFS)
 }
@@ -288,7 +344,7 @@ func TestTableSkipsWhatVanished(t *testing.T) {
 		case len(k.seen) == 1:
 			return [][]byte{payload, payload}, nil // twice, as a dump during writes may have it
 		}
-		return nil, refused(syscall.ESRCH)
+		return nil, syscall.ESRCH
 	}
 	table, err := k.client().Table(t.Context())
 	if err != nil || table.Len() != 0 {
