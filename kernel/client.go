@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 
@@ -23,15 +22,8 @@ const DefaultTimeout = 5 * time.Second
 // that changes something and gets no answer, because of its context or the timeout,
 // returns an error that matches ErrUnanswered.
 type Client struct {
-	link    *link
-	lanes   []*link // link first; the others help Table
-	release func() error
-	closed  sync.Once
+	link *link
 }
-
-// lanes is how many sockets Table reads over: the kernel works on one list at a time
-// for each, and on one in all, while the list before is being read.
-const lanes = 2
 
 // Option changes what Dial does.
 type Option func(*options)
@@ -66,11 +58,11 @@ func Dial(opts ...Option) (*Client, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	open, release, err := opener()
+	home, err := here()
 	if err != nil {
 		return nil, &OpError{Op: OpDial, Err: err}
 	}
-	c := newClient(open, release, o.timeout)
+	c := &Client{link: newLink(home.open, home.close, o.timeout)}
 	if o.later {
 		return c, nil
 	}
@@ -81,28 +73,9 @@ func Dial(opts ...Option) (*Client, error) {
 	return c, nil
 }
 
-// newClient returns a Client of the sockets that open opens; release frees what open
-// needs.
-func newClient(open func() (socket, error), release func() error, timeout time.Duration) *Client {
-	c := &Client{release: release}
-	for range lanes {
-		c.lanes = append(c.lanes, newLink(open, timeout))
-	}
-	c.link = c.lanes[0]
-	return c
-}
-
-// Close ends the use of c once the requests in flight are answered. Later calls
-// return errors that match os.ErrClosed.
-func (c *Client) Close() (err error) {
-	c.closed.Do(func() {
-		for _, l := range c.lanes {
-			l.close()
-		}
-		err = c.release()
-	})
-	return err
-}
+// Close ends the use of c once the exchange in flight is over. Later calls return
+// errors that match os.ErrClosed.
+func (c *Client) Close() error { return c.link.close() }
 
 // do carries out r, which is answered with an acknowledgement.
 func (c *Client) do(ctx context.Context, r Request) error {
@@ -124,8 +97,8 @@ func (c *Client) doWithin(ctx context.Context, r Request, wait time.Duration) er
 const maxReads = 3
 
 // read carries out r and returns what decode makes of each message of the answer,
-// which decode must not keep.
-func read[T any](ctx context.Context, l *link, r Request, decode func([]byte) (T, error)) (list []T, err error) {
+// which decode must not keep, in list when that is large enough.
+func read[T any](ctx context.Context, l *link, r Request, list []T, decode func([]byte) (T, error)) (_ []T, err error) {
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
@@ -151,7 +124,7 @@ func read[T any](ctx context.Context, l *link, r Request, decode func([]byte) (T
 
 // readOne carries out a request that is answered with one message.
 func readOne[T any](ctx context.Context, l *link, r Request, decode func([]byte) (T, error)) (T, error) {
-	list, err := read(ctx, l, r, decode)
+	list, err := read(ctx, l, r, make([]T, 0, 1), decode)
 	if err == nil && len(list) != 1 {
 		err = malformed(r, fmt.Errorf("%d messages instead of one", len(list)))
 	}
@@ -181,7 +154,7 @@ func opError(r Request, err error) error {
 // twice. The list is no snapshot: while the table is written to, by whomever, a
 // service that was there all the time may be missing from it.
 func (c *Client) Services(ctx context.Context) ([]ipvs.ServiceEntry, error) {
-	entries, err := read(ctx, c.link, Request{Op: OpServices}, decodeService)
+	entries, err := read(ctx, c.link, Request{Op: OpServices}, []ipvs.ServiceEntry{}, decodeService)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +187,7 @@ func malformed(r Request, err error) error {
 // service. As for Services, the list is no snapshot.
 func (c *Client) Destinations(ctx context.Context, key ipvs.ServiceKey) ([]ipvs.DestinationEntry, error) {
 	r := Request{Op: OpDestinations, Key: key}
-	entries, err := read(ctx, c.link, r, func(payload []byte) (ipvs.DestinationEntry, error) {
+	entries, err := read(ctx, c.link, r, []ipvs.DestinationEntry{}, func(payload []byte) (ipvs.DestinationEntry, error) {
 		return decodeDestination(key.Family, payload)
 	})
 	if err != nil {

@@ -300,6 +300,15 @@ func TestEncode(t *testing.T) {
 				destUThresh: host32(9), destLThresh: host32(1), destTunType: "01", destTunPort: "0102", destTunFlags: host16(2),
 			},
 		}},
+		{"plain destination", Request{Op: OpAddDestination, Key: key4, Destination: &ipvs.Destination{
+			Addr: netip.MustParseAddrPort("10.9.0.100:80"), Forward: ipvs.DRoute, Weight: 1,
+		}}, cmdNewDest, nests{
+			attrService: wire4,
+			attrDest: {
+				destAddr: addr4, destPort: "0050", destAddrFamily: host16(2), destFwdMethod: host32(3), destWeight: host32(1),
+				destUThresh: host32(0), destLThresh: host32(0),
+			},
+		}},
 		{"delete destination", Request{Op: OpDeleteDestination, Key: key4, Address: netip.MustParseAddrPort("10.9.0.100:80")}, cmdDelDest, nests{
 			attrService: wire4, attrDest: {destAddr: addr4, destPort: "0050", destAddrFamily: host16(2)},
 		}},

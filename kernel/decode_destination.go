@@ -43,8 +43,14 @@ func decodeDestination(family ipvs.Family, b []byte) (ipvs.DestinationEntry, err
 func (r *rawDestination) decode(family ipvs.Family, b []byte) (ipvs.Destination, error) {
 	r.family = uint16(family) // Linux before 3.18 sends none
 	b, err := nest(b, attrDest)
-	if err == nil {
-		err = walk(b, r.attribute)
+	for err == nil && len(b) > 0 { // as walk does, but without a closure, which takes as long as the rest
+		typ, data, rest, ok := cutAttr(b)
+		if !ok {
+			err = errAttribute
+		} else if err = r.attribute(typ, data); err != nil {
+			err = attributeError(typ, err)
+		}
+		b = rest
 	}
 	if err != nil {
 		return ipvs.Destination{}, err

@@ -176,7 +176,8 @@ func appendAddress(b []byte, a netip.AddrPort) []byte {
 	return appendUint16(b, destAddrFamily, uint16(ipvs.FamilyOf(a.Addr())))
 }
 
-// appendDestination appends d whole: what a set leaves out, the kernel resets.
+// appendDestination appends d whole: what a set leaves out, the kernel resets, which
+// is what a plain destination's tunnel options come to.
 func appendDestination(b []byte, d *ipvs.Destination) []byte {
 	return appendNest(b, attrDest, func(b []byte) []byte {
 		b = appendAddress(b, d.Addr)
@@ -184,6 +185,9 @@ func appendDestination(b []byte, d *ipvs.Destination) []byte {
 		b = appendUint32(b, destWeight, uint32(d.Weight))
 		b = appendUint32(b, destUThresh, uint32(d.Upper))
 		b = appendUint32(b, destLThresh, uint32(d.Lower))
+		if d.Tunnel == (ipvs.TunnelOptions{}) {
+			return b
+		}
 		b = appendAttr(b, destTunType, byte(d.Tunnel.Type))
 		b = appendPort(b, destTunPort, d.Tunnel.Port)
 		return appendUint16(b, destTunFlags, uint16(d.Tunnel.Checksum))

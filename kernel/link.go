@@ -8,7 +8,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/mdlayher/genetlink"
 	"github.com/mdlayher/netlink"
 )
 
@@ -26,7 +25,8 @@ var (
 // link is a way to the kernel's IPVS: a socket for one exchange at a time, opened
 // anew when it may hold the late answer of one that was given up.
 type link struct {
-	open    func() (socket, error)
+	open    func(wait time.Duration) (socket, uint16, error) // a socket, and the family's number
+	release func() error                                     // frees what open needs
 	timeout time.Duration
 	turn    chan struct{} // holds one value while the fields below are in use
 
@@ -37,8 +37,8 @@ type link struct {
 	out, in  []byte // a request, a datagram
 }
 
-func newLink(open func() (socket, error), timeout time.Duration) *link {
-	return &link{open: open, timeout: timeout, turn: make(chan struct{}, 1)}
+func newLink(open func(time.Duration) (socket, uint16, error), release func() error, timeout time.Duration) *link {
+	return &link{open: open, release: release, timeout: timeout, turn: make(chan struct{}, 1)}
 }
 
 // take waits for the caller's turn, which leave ends, and for a socket.
@@ -68,32 +68,17 @@ func (l *link) connect() error {
 	if l.sock != nil {
 		return nil
 	}
-	sock, err := l.open()
+	sock, family, err := l.open(l.timeout)
+	if errors.Is(err, syscall.ENOENT) {
+		return Request{Op: OpDial}.Refused(syscall.ENOENT)
+	}
 	if err != nil {
 		return err
 	}
-	l.sock = sock
+	l.sock, l.family = sock, family
 	if l.in == nil {
 		l.in = make([]byte, datagram)
 	}
-	return l.resolve()
-}
-
-// resolve looks the family's number up, which also loads the module.
-func (l *link) resolve() error {
-	err := l.sock.SetReadDeadline(time.Now().Add(l.timeout))
-	var family genetlink.Family
-	if err == nil {
-		family, err = l.sock.GetFamily(familyName)
-	}
-	if err != nil {
-		l.drop()
-		if errors.Is(err, syscall.ENOENT) {
-			return Request{Op: OpDial}.Refused(syscall.ENOENT)
-		}
-		return fmt.Errorf("look up generic netlink family %s: %w", familyName, err)
-	}
-	l.family = family.ID
 	return nil
 }
 
@@ -102,10 +87,8 @@ func (l *link) resolve() error {
 // old one is that for a missing object, ENOENT.
 func (l *link) moved() (bool, error) {
 	before := l.family
+	l.drop()
 	err := l.connect()
-	if err == nil {
-		err = l.resolve()
-	}
 	return err == nil && l.family != before, err
 }
 
@@ -258,38 +241,16 @@ func (l *link) attemptBatch(ctx context.Context, b *batch) {
 // the kernel has answered by the time a request is sent, so that an answer is rarely
 // waited for, and never lost to a deadline.
 func (l *link) receive(ctx context.Context, wait time.Duration) ([]byte, error) {
-	n, err := l.sock.Poll(l.in)
-	if errors.Is(err, syscall.EAGAIN) {
-		n, err = l.await(ctx, wait)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return l.in[:n], nil
-}
-
-func (l *link) await(ctx context.Context, wait time.Duration) (int, error) {
-	if err := l.sock.SetReadDeadline(time.Now().Add(wait)); err != nil {
-		return 0, err
-	}
-	expired := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		_ = l.sock.SetReadDeadline(time.Unix(1, 0))
-		close(expired)
-	})
-	n, err := l.sock.Receive(l.in)
-	if !stop() {
-		<-expired
-	}
+	n, err := l.sock.Receive(ctx, l.in, wait)
 	switch {
 	case err == nil:
-		return n, nil
+		return l.in[:n], nil
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, err
 	case ctx.Err() != nil:
-		return 0, unanswered(ctx.Err())
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return 0, fmt.Errorf("%w: %w after %s", ErrUnanswered, os.ErrDeadlineExceeded, wait)
+		return nil, unanswered(ctx.Err())
 	}
-	return 0, err
+	return nil, fmt.Errorf("%w: %w after %s", ErrUnanswered, os.ErrDeadlineExceeded, wait)
 }
 
 // unanswered returns err as one after which the outcome is not known.
@@ -301,9 +262,13 @@ func unanswered(err error) error {
 }
 
 // close waits for the exchange in flight.
-func (l *link) close() {
+func (l *link) close() error {
 	l.turn <- struct{}{}
 	defer l.leave()
+	if l.closed {
+		return nil
+	}
 	l.closed = true
 	l.drop()
+	return l.release()
 }

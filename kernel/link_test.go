@@ -11,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/mdlayher/genetlink"
 	"github.com/mdlayher/netlink"
 	"go.uber.org/goleak"
 
@@ -23,11 +22,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fakeKernel answers sockets as Linux does. Its fields are written between requests
 // only.
 type fakeKernel struct {
-	family  uint16 // 0: no module
-	opened  int
-	lookups int
-	sends   int     // system calls
-	seen    []uint8 // commands that reached the family
+	family uint16 // 0: no module
+	opened int
+	sends  int     // system calls
+	seen   []uint8 // commands that reached the family
 	// answer returns the payloads of the answer, or an error; nil and nil is silence.
 	answer func(cmd uint8) ([][]byte, error)
 	flags  netlink.HeaderFlags // added to those of answers
@@ -36,16 +34,18 @@ type fakeKernel struct {
 }
 
 func (k *fakeKernel) client() *Client {
-	open := func() (socket, error) {
+	open := func(time.Duration) (socket, uint16, error) {
 		k.opened++
-		return &fakeSocket{kernel: k, deadline: make(chan time.Time, 100)}, nil
+		if k.family == 0 {
+			return nil, 0, &netlink.OpError{Op: "receive", Err: syscall.ENOENT}
+		}
+		return &fakeSocket{kernel: k}, k.family, nil
 	}
-	return newClient(open, func() error { return nil }, DefaultTimeout)
+	return &Client{link: newLink(open, func() error { return nil }, DefaultTimeout)}
 }
 
 type fakeSocket struct {
 	kernel    *fakeKernel
-	deadline  chan time.Time
 	closed    bool
 	datagrams [][]byte // to be read
 	err       error    // before them
@@ -114,7 +114,7 @@ func (s *fakeSocket) queue(to netlink.Message, kind netlink.HeaderType, flags ne
 	s.datagrams = append(s.datagrams, b)
 }
 
-func (s *fakeSocket) Poll(b []byte) (int, error) {
+func (s *fakeSocket) Receive(ctx context.Context, b []byte, wait time.Duration) (int, error) {
 	switch {
 	case s.closed:
 		return 0, os.ErrClosed
@@ -122,38 +122,16 @@ func (s *fakeSocket) Poll(b []byte) (int, error) {
 		err := s.err
 		s.err = nil
 		return 0, os.NewSyscallError("recvmsg", err)
-	case len(s.datagrams) == 0:
-		return 0, os.NewSyscallError("recvmsg", syscall.EAGAIN)
+	case len(s.datagrams) == 0: // and nothing comes
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+		return 0, os.ErrDeadlineExceeded
 	}
 	n := copy(b, s.datagrams[0])
 	s.datagrams = s.datagrams[1:]
 	return n, nil
-}
-
-// Receive is called when nothing is there, so that nothing comes.
-func (s *fakeSocket) Receive([]byte) (int, error) {
-	var end <-chan time.Time
-	for {
-		select {
-		case at := <-s.deadline:
-			end = time.After(time.Until(at))
-		case <-end:
-			return 0, os.NewSyscallError("recvmsg", os.ErrDeadlineExceeded)
-		}
-	}
-}
-
-func (s *fakeSocket) GetFamily(string) (genetlink.Family, error) {
-	s.kernel.lookups++
-	if s.kernel.family == 0 {
-		return genetlink.Family{}, &netlink.OpError{Op: "receive", Err: syscall.ENOENT}
-	}
-	return genetlink.Family{ID: s.kernel.family}, nil
-}
-
-func (s *fakeSocket) SetReadDeadline(t time.Time) error {
-	s.deadline <- t
-	return nil
 }
 
 func (s *fakeSocket) Close() error {
@@ -182,8 +160,8 @@ func TestFamilyChanges(t *testing.T) {
 	want(t, c.Flush(t.Context()), nil)
 	k.family = 33 // the module was unloaded and loaded
 	want(t, c.Flush(t.Context()), nil)
-	if len(k.seen) != 2 || k.opened != 1 {
-		t.Errorf("%d requests over %d sockets, want 2 over 1", len(k.seen), k.opened)
+	if len(k.seen) != 2 || k.opened != 2 {
+		t.Errorf("%d requests over %d sockets, want 2 over 2", len(k.seen), k.opened)
 	}
 	k.family = 0
 	want(t, c.Flush(t.Context()), ErrNoModule, os.ErrNotExist)

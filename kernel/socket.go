@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"runtime"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/mdlayher/genetlink"
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -17,134 +19,139 @@ const (
 	// usual 4 KiB make dumps of large tables five times slower.
 	datagram = 32 << 10
 
-	// What the socket holds in the kernel, in bytes: requests of one batch, and a
-	// refusal of each of them, with room for what else the kernel counts. The
+	// What the socket holds in the kernel, in bytes: the requests of one batch, and
+	// a refusal of each of them, with room for what else the kernel counts. The
 	// defaults are the administrator's, and may be too small.
 	sendBuffer    = 256 << 10
 	receiveBuffer = 512 << 10
 )
 
-// socket is what a link needs of a generic netlink socket. It is for one goroutine,
-// but for SetReadDeadline.
+// socket is what a link needs of a generic netlink socket. It is for one goroutine.
 type socket interface {
-	// GetFamily returns the family of a name.
-	GetFamily(name string) (genetlink.Family, error)
 	// Send has the kernel carry out the requests in b, in order; their answers wait
 	// in the socket when it returns.
 	Send(b []byte) error
-	// Poll reads a datagram into b. The error is syscall.EAGAIN when there is none.
-	Poll(b []byte) (int, error)
-	// Receive is Poll, but waits until the read deadline.
-	Receive(b []byte) (int, error)
-	SetReadDeadline(t time.Time) error
+	// Receive reads a datagram into b. When none is there it waits until ctx ends,
+	// or at most wait: the error matches os.ErrDeadlineExceeded then.
+	Receive(ctx context.Context, b []byte, wait time.Duration) (int, error)
 	Close() error
 }
 
-// conn is a socket of the kernel's. Its requests and answers do not go through
-// genetlink.Conn: that knows one request at a time, and allocates for each message.
-type conn struct {
-	*genetlink.Conn
-	raw syscall.RawConn
+// descriptor is a socket of the kernel's that does not block. It is unknown to the
+// runtime's poller but while it waits: the kernel answers while it is asked, and to
+// wake the poller for each of a million answers that nobody waits for would take as
+// long as the answers do.
+type descriptor int
 
-	// Arguments and results of the functions below, which are made once: the
-	// runtime would otherwise allocate all of them for every call.
-	buffer      []byte
-	n           int
-	err         error
-	read, write func(fd uintptr) bool
-	poll        func(fd uintptr)
+func (fd descriptor) Send(b []byte) error {
+	for {
+		_, err := syscall.Write(int(fd), b)
+		if err != syscall.EINTR {
+			return os.NewSyscallError("sendmsg", err)
+		}
+	}
 }
 
-func newConn(c *genetlink.Conn) (*conn, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
+func (fd descriptor) Receive(ctx context.Context, b []byte, wait time.Duration) (int, error) {
+	for {
+		n, err := syscall.Read(int(fd), b)
+		switch err {
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return fd.await(ctx, b, wait)
+		default:
+			return n, os.NewSyscallError("recvmsg", err)
+		}
 	}
-	s := &conn{Conn: c, raw: raw}
+}
+
+// await reads over a second descriptor, which the poller knows.
+func (fd descriptor) await(ctx context.Context, b []byte, wait time.Duration) (int, error) {
+	second, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return 0, os.NewSyscallError("fcntl", err)
+	}
+	file := os.NewFile(uintptr(second), "netlink")
+	defer file.Close()
+	if err := file.SetReadDeadline(time.Now().Add(wait)); err != nil {
+		return 0, err
+	}
+	defer context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Unix(1, 0)) })()
+	return file.Read(b)
+}
+
+func (fd descriptor) Close() error { return os.NewSyscallError("close", syscall.Close(int(fd))) }
+
+// namespace opens sockets in a network namespace, whichever thread calls it.
+type namespace struct {
+	home *os.File
+}
+
+// here returns the namespace of the calling thread.
+func here() (*namespace, error) {
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("open the network namespace: %w", err)
+	}
+	return &namespace{home: home}, nil
+}
+
+func (n *namespace) close() error { return n.home.Close() }
+
+// open opens a socket and looks the number of the family up, which also loads the
+// module. The error matches syscall.ENOENT when there is no such family. It waits at
+// most wait for an answer.
+func (n *namespace) open(wait time.Duration) (socket, uint16, error) {
+	c, err := n.dial()
+	if err != nil {
+		return nil, 0, fmt.Errorf("open a generic netlink socket: %w", err)
+	}
+	defer c.Close()
+	if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
+		return nil, 0, err
+	}
+	family, err := c.GetFamily(familyName)
+	if err != nil {
+		return nil, 0, fmt.Errorf("look up generic netlink family %s: %w", familyName, err)
+	}
+	fd, err := take(c)
+	if err != nil {
+		return nil, 0, fmt.Errorf("prepare a generic netlink socket: %w", err)
+	}
+	return fd, family.ID, nil
+}
+
+func (n *namespace) dial() (*genetlink.Conn, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	config := &netlink.Config{MessageBufferSize: datagram}
+	if !current(n.home) { // entering it would need CAP_SYS_ADMIN
+		config.NetNS = int(n.home.Fd())
+	}
+	return genetlink.Dial(config)
+}
+
+// take returns the socket of c, for which it stays open when c is closed.
+// genetlink.Conn itself knows one request at a time, and allocates for each message.
+func take(c *genetlink.Conn) (descriptor, error) {
 	// With CAP_NET_ADMIN, which IPVS demands anyway, the limits of the host do not
-	// count. Refusals do not repeat the request.
+	// count. Refusals need not repeat the request.
 	for _, err := range []error{
 		c.SetReadBuffer(receiveBuffer), c.SetWriteBuffer(sendBuffer), c.SetOption(netlink.CapAcknowledge, true),
 	} {
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
 	}
-	s.write = func(fd uintptr) bool {
-		s.n, s.err = syscall.Write(int(fd), s.buffer)
-		return s.err != syscall.EAGAIN
-	}
-	s.read = func(fd uintptr) bool {
-		s.poll(fd)
-		return s.err != syscall.EAGAIN
-	}
-	s.poll = func(fd uintptr) {
-		for {
-			if s.n, s.err = syscall.Read(int(fd), s.buffer); s.err != syscall.EINTR {
-				return
-			}
-		}
-	}
-	return s, nil
-}
-
-func (s *conn) Send(b []byte) error {
-	s.buffer = b
-	return s.result("sendmsg", s.raw.Write(s.write))
-}
-
-func (s *conn) Poll(b []byte) (int, error) {
-	s.buffer = b
-	err := s.result("recvmsg", s.raw.Control(s.poll))
-	return s.n, err
-}
-
-func (s *conn) Receive(b []byte) (int, error) {
-	s.buffer = b
-	err := s.result("recvmsg", s.raw.Read(s.read))
-	return s.n, err
-}
-
-// result returns the error of a system call; waiting is that of the wait for it.
-func (s *conn) result(call string, waiting error) error {
-	s.buffer = nil
-	if waiting != nil {
-		return waiting
-	}
-	if s.err != nil {
-		return os.NewSyscallError(call, s.err)
-	}
-	return nil
-}
-
-// opener returns a function that opens sockets in the network namespace of the
-// calling thread, whichever thread calls it, and one that ends its use.
-func opener() (open func() (socket, error), release func() error, err error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
+	raw, err := c.SyscallConn()
 	if err != nil {
-		return nil, nil, fmt.Errorf("open the network namespace: %w", err)
+		return 0, err
 	}
-	open = func() (socket, error) {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		config := &netlink.Config{MessageBufferSize: datagram}
-		if !current(home) { // entering it would need CAP_SYS_ADMIN
-			config.NetNS = int(home.Fd())
-		}
-		c, err := genetlink.Dial(config)
-		if err != nil {
-			return nil, fmt.Errorf("open a generic netlink socket: %w", err)
-		}
-		s, err := newConn(c)
-		if err != nil {
-			_ = c.Close() // the first error counts
-			return nil, fmt.Errorf("prepare a generic netlink socket: %w", err)
-		}
-		return s, nil
+	fd, failed := 0, error(nil)
+	if err := raw.Control(func(first uintptr) { fd, failed = unix.FcntlInt(first, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return 0, err
 	}
-	return open, home.Close, nil
+	return descriptor(fd), os.NewSyscallError("fcntl", failed)
 }
 
 // current reports whether home is the calling thread's network namespace.

@@ -5,21 +5,25 @@ import (
 	"errors"
 	"os"
 	"slices"
-	"sync/atomic"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
-// laneWorth is how many services make another socket worth its while.
-const laneWorth = 32
+// For how many destinations room is made at once, and how few make it too little.
+const (
+	roomMade = 256
+	roomLeft = 16
+)
 
 // Table returns all virtual services with their destinations, as the kernel holds
 // them: nothing is validated, names and comments are not there. It is no snapshot
 // of a table that is being written to, see Services.
+//
+// Other calls, edits too, may come between the lists that it reads: one for the
+// services and one for the destinations of each. More sockets would not help: the
+// kernel works on one list at a time.
 func (c *Client) Table(ctx context.Context) (ipvs.Table, error) {
-	services, err := read(ctx, c.link, Request{Op: OpServices}, func(payload []byte) (ipvs.Service, error) {
+	services, err := read(ctx, c.link, Request{Op: OpServices}, []ipvs.Service{}, func(payload []byte) (ipvs.Service, error) {
 		var raw rawService
 		return raw.decode(payload)
 	})
@@ -27,48 +31,39 @@ func (c *Client) Table(ctx context.Context) (ipvs.Table, error) {
 		return ipvs.Table{}, err
 	}
 	services = unique(services, func(s ipvs.Service) ipvs.ServiceKey { return s.Key })
-	var next atomic.Int64
-	group, ctx := errgroup.WithContext(ctx)
-	for _, l := range c.lanes[:min(len(c.lanes), 1+len(services)/laneWorth)] {
-		group.Go(func() error {
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= len(services) {
-					return nil
-				}
-				if err := readDestinations(ctx, l, &services[i]); err != nil {
-					return err
-				}
-			}
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return ipvs.Table{}, err
-	}
 	there := services[:0]
+	var room []ipvs.Destination
 	for _, s := range services {
-		if s.Key != (ipvs.ServiceKey{}) {
-			there = append(there, s)
+		if cap(room) < roomLeft {
+			room = make([]ipvs.Destination, 0, roomMade)
 		}
+		s.Destinations, err = c.destinations(ctx, s.Key, room)
+		if errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrNoModule) {
+			continue // deleted since
+		}
+		if err != nil {
+			return ipvs.Table{}, err
+		}
+		room = s.Destinations[len(s.Destinations):]
+		there = append(there, s)
 	}
 	return ipvs.TableOf(there...), nil
 }
 
-// readDestinations reads those of s, none of them twice. When s is not there any
-// more it becomes the zero value.
-func readDestinations(ctx context.Context, l *link, s *ipvs.Service) error {
-	list, err := read(ctx, l, Request{Op: OpDestinations, Key: s.Key}, func(payload []byte) (ipvs.Destination, error) {
+// destinations returns the destinations of a service in order, none of them twice,
+// in room when that is large enough.
+func (c *Client) destinations(ctx context.Context, key ipvs.ServiceKey, room []ipvs.Destination) ([]ipvs.Destination, error) {
+	list, err := read(ctx, c.link, Request{Op: OpDestinations, Key: key}, room, func(payload []byte) (ipvs.Destination, error) {
 		var raw rawDestination
-		return raw.decode(s.Key.Family, payload)
+		return raw.decode(key.Family, payload)
 	})
 	if err == nil && len(list) == 0 { // the kernel answers so too when there is no service
-		_, err = readOne(ctx, l, Request{Op: OpService, Key: s.Key}, decodeService)
+		_, err = c.Service(ctx, key)
 	}
-	if errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrNoModule) {
-		*s = ipvs.Service{}
-		return nil
+	if err != nil {
+		return nil, err
 	}
+	slices.Reverse(list) // the newest come first: now they are in order but for exceptions
 	slices.SortFunc(list, func(a, b ipvs.Destination) int { return a.Addr.Compare(b.Addr) })
-	s.Destinations = slices.CompactFunc(list, func(a, b ipvs.Destination) bool { return a.Addr == b.Addr })
-	return err
+	return slices.CompactFunc(list, func(a, b ipvs.Destination) bool { return a.Addr == b.Addr }), nil
 }

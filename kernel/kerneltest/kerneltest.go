@@ -67,6 +67,8 @@ func Run(t *testing.T, open func(t *testing.T) Kernel) {
 		{"Info", info},
 		{"RandomWalk", randomWalk},
 		{"Cancelled", cancelled},
+		{"EachBadFound", eachBadFound},
+		{"CancelledInTheMiddle", cancelledInTheMiddle},
 		{"Concurrent", concurrent},
 	}
 	for _, test := range tests {
