@@ -4,6 +4,7 @@ GUEST   := $(CURDIR)/e2e/guest/run
 
 # Tests of one target: make kernel RUN=TestConformance
 RUN     ?=
+BENCH   ?=
 SELECT  := $(if $(RUN),-run '$(RUN)' -v)
 
 STATICCHECK := go tool -modfile=tools/staticcheck/go.mod staticcheck
@@ -16,7 +17,7 @@ on-lab    = IPVS_HA_BIN=$(CURDIR)/bin/ipvs-ha $(on-kernel)
 lab-files = --file $(CURDIR)/bin/ipvs-ha --file $(CURDIR)/e2e/demo
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint unit kernel e2e guest fmt clean
+.PHONY: help build demo test lint unit kernel e2e bench guest fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +34,7 @@ test: lint unit kernel e2e ## everything below
 lint: ## go vet, staticcheck, gofumpt
 	go vet ./...
 	$(STATICCHECK) ./...
+	go -C bench vet ./...
 	@files=$$($(GOFUMPT) -l .); [ -z "$$files" ] || { echo "not formatted (make fmt):" $$files; exit 1; }
 
 unit: ## all tests that need no privilege, with the race detector
@@ -45,6 +47,10 @@ kernel: guest ## the conformance suite, the converge loop and the VIPs on a real
 e2e: build guest ## whole clusters on a real kernel
 	$(on-lab) -timeout 15m -exec '$(GUEST) --timeout 900 $(lab-files) --' ./e2e
 	IPVS_HA_WITHOUT=mh $(on-lab) -timeout 5m -run TestMissingScheduler -exec '$(GUEST) --timeout 300 $(lab-files) --without ip_vs_mh --' ./e2e
+
+bench: guest ## package kernel against a bare netlink loop, other libraries and ipvsadm, in one boot (for benchstat: BENCH='-count 10')
+	go test -run '^$$' -bench . ./kernel
+	cd bench && CGO_ENABLED=0 go test -run '^$$' -bench . -benchtime 3x $(BENCH) -timeout 20m -exec '$(GUEST) --timeout 1200 --' .
 
 guest: ## what the tests need from the distribution
 	e2e/guest/install

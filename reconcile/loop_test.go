@@ -295,7 +295,7 @@ func TestAStuckKernel(t *testing.T) {
 		k.stuck.Store(true)
 		l, stop := runLoop(t, Config{Kernel: k, Interfaces: interfaces{"eth0": 2}, DataDir: dir})
 		var services []string
-		for i := range 400 {
+		for i := range maxBatch { // two changes each
 			services = append(services, fmt.Sprintf("tcp://10.9.%d.%d:80,10.8.0.1", i/200, i%200+1))
 		}
 		d := desired(t, 1, services...)
