@@ -30,12 +30,16 @@ func BenchmarkEncode(b *testing.B) {
 func BenchmarkDecode(b *testing.B) {
 	messages := map[string][]byte{}
 	captured(b, func(kind string, payload []byte) { messages[kind] = payload })
+	inner, err := nest(messages["destination"], attrDest)
+	if err != nil {
+		b.Fatal(err)
+	}
 	for _, bench := range []struct {
 		name   string
 		decode func() error
 	}{
 		{"service", func() error { var r rawService; _, err := r.decode(messages["service"]); return err }},
-		{"destination", func() error { var r rawDestination; _, err := r.decode(ipvs.IPv4, messages["destination"]); return err }},
+		{"destination", func() error { var r rawDestination; _, err := r.decode(ipvs.IPv4, inner); return err }},
 		{"service-counters", func() error { _, err := decodeService(messages["service"]); return err }},
 		{"destination-counters", func() error { _, err := decodeDestination(ipvs.IPv4, messages["destination"]); return err }},
 	} {

@@ -96,43 +96,53 @@ func (c *Client) doWithin(ctx context.Context, r Request, wait time.Duration) er
 // that it changed meanwhile.
 const maxReads = 3
 
-// read carries out r and returns what decode makes of each message of the answer,
-// which decode must not keep, in list when that is large enough.
-func read[T any](ctx context.Context, l *link, r Request, list []T, decode func([]byte) (T, error)) (_ []T, err error) {
+// list carries out r and calls each with each message of the answer, which it must
+// not keep; reset before that, and before the answer is read again.
+func list(ctx context.Context, l *link, r Request, reset func(), each func(payload []byte) error) (err error) {
 	if err := r.Check(); err != nil {
-		return nil, err
+		return err
 	}
 	for range maxReads {
-		list = list[:0]
-		err = l.ask(ctx, r, l.timeout, func(payload []byte) error {
-			v, err := decode(payload)
-			if err != nil {
-				return malformed(r, err)
-			}
-			list = append(list, v)
-			return nil
-		})
+		reset()
+		err = l.ask(ctx, r, l.timeout, each)
 		if !errors.Is(err, errInterrupted) && !errors.Is(err, syscall.ENOBUFS) {
 			break
 		}
 	}
 	if err != nil {
-		return nil, opError(r, err)
+		return opError(r, err)
 	}
-	return list, nil
+	return nil
+}
+
+// read carries out r and returns what decode makes of each message of the answer.
+func read[T any](ctx context.Context, l *link, r Request, decode func([]byte) (T, error)) ([]T, error) {
+	values := []T{}
+	err := list(ctx, l, r, func() { values = values[:0] }, func(payload []byte) error {
+		v, err := decode(payload)
+		if err != nil {
+			return malformed(r, err)
+		}
+		values = append(values, v)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return values, nil
 }
 
 // readOne carries out a request that is answered with one message.
 func readOne[T any](ctx context.Context, l *link, r Request, decode func([]byte) (T, error)) (T, error) {
-	list, err := read(ctx, l, r, make([]T, 0, 1), decode)
-	if err == nil && len(list) != 1 {
-		err = malformed(r, fmt.Errorf("%d messages instead of one", len(list)))
+	answer, err := read(ctx, l, r, decode)
+	if err == nil && len(answer) != 1 {
+		err = malformed(r, fmt.Errorf("%d messages instead of one", len(answer)))
 	}
 	if err != nil {
 		var none T
 		return none, err
 	}
-	return list[0], nil
+	return answer[0], nil
 }
 
 // opError returns err as the error of r.
@@ -154,17 +164,17 @@ func opError(r Request, err error) error {
 // twice. The list is no snapshot: while the table is written to, by whomever, a
 // service that was there all the time may be missing from it.
 func (c *Client) Services(ctx context.Context) ([]ipvs.ServiceEntry, error) {
-	entries, err := read(ctx, c.link, Request{Op: OpServices}, []ipvs.ServiceEntry{}, decodeService)
+	entries, err := read(ctx, c.link, Request{Op: OpServices}, decodeService)
 	if err != nil {
 		return nil, err
 	}
 	return unique(entries, func(e ipvs.ServiceEntry) ipvs.ServiceKey { return e.Key }), nil
 }
 
-// unique deletes from list what has the key of something before it.
-func unique[T any, K comparable](list []T, key func(T) K) []T {
-	seen := make(map[K]bool, len(list))
-	return slices.DeleteFunc(list, func(v T) bool {
+// unique deletes from values what has the key of something before it.
+func unique[T any, K comparable](values []T, key func(T) K) []T {
+	seen := make(map[K]bool, len(values))
+	return slices.DeleteFunc(values, func(v T) bool {
 		k := key(v)
 		twice := seen[k]
 		seen[k] = true
@@ -187,7 +197,7 @@ func malformed(r Request, err error) error {
 // service. As for Services, the list is no snapshot.
 func (c *Client) Destinations(ctx context.Context, key ipvs.ServiceKey) ([]ipvs.DestinationEntry, error) {
 	r := Request{Op: OpDestinations, Key: key}
-	entries, err := read(ctx, c.link, r, []ipvs.DestinationEntry{}, func(payload []byte) (ipvs.DestinationEntry, error) {
+	entries, err := read(ctx, c.link, r, func(payload []byte) (ipvs.DestinationEntry, error) {
 		return decodeDestination(key.Family, payload)
 	})
 	if err != nil {

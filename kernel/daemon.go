@@ -14,7 +14,7 @@ import (
 // values for what was left to it. It is no sign of health: a daemon whose interface
 // is gone, or gone and back, is still listed but neither sends nor receives.
 func (c *Client) Daemons(ctx context.Context) ([]ipvs.Daemon, error) {
-	daemons, err := read(ctx, c.link, Request{Op: OpDaemons}, []ipvs.Daemon{}, decodeDaemon)
+	daemons, err := read(ctx, c.link, Request{Op: OpDaemons}, decodeDaemon)
 	if err != nil {
 		return nil, err
 	}

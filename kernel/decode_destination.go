@@ -22,6 +22,10 @@ type rawDestination struct {
 // connections and counters.
 func decodeDestination(family ipvs.Family, b []byte) (ipvs.DestinationEntry, error) {
 	var r rawDestination
+	b, err := nest(b, attrDest)
+	if err != nil {
+		return ipvs.DestinationEntry{}, err
+	}
 	d, err := r.decode(family, b)
 	if err != nil {
 		return ipvs.DestinationEntry{}, err
@@ -39,10 +43,10 @@ func decodeDestination(family ipvs.Family, b []byte) (ipvs.DestinationEntry, err
 	}, nil
 }
 
-// decode reads a destination of a service of the given family.
+// decode reads what is in the nest of a destination of a service of the given family.
 func (r *rawDestination) decode(family ipvs.Family, b []byte) (ipvs.Destination, error) {
 	r.family = uint16(family) // Linux before 3.18 sends none
-	b, err := nest(b, attrDest)
+	var err error
 	for err == nil && len(b) > 0 { // as walk does, but without a closure, which takes as long as the rest
 		typ, data, rest, ok := cutAttr(b)
 		if !ok {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -330,5 +331,52 @@ func TestTableSkipsWhatVanished(t *testing.T) {
 	}
 	if len(k.seen) != 3 {
 		t.Errorf("%d requests, want the list, one list of destinations, one confirmation", len(k.seen))
+	}
+}
+
+// TestTableLosesNoneBesideWhatVanished has the last service vanish after the list.
+func TestTableLosesNoneBesideWhatVanished(t *testing.T) {
+	destination := appendDestination(nil, &ipvs.Destination{Addr: netip.MustParseAddrPort("10.9.0.21:80"), Forward: ipvs.Masq})
+	k := &fakeKernel{family: 32}
+	k.answer = func(cmd uint8) ([][]byte, error) {
+		switch {
+		case len(k.seen) == 1:
+			var list [][]byte
+			for mark := range uint32(1000) {
+				list = append(list, appendService(nil, &ipvs.Service{Key: ipvs.ServiceMarked(ipvs.IPv4, mark+1), Scheduler: "rr"}))
+			}
+			return list, nil
+		case cmd == cmdGetDest && len(k.seen) == 1001:
+			return [][]byte{}, nil
+		case cmd == cmdGetDest:
+			return [][]byte{destination, destination}, nil
+		}
+		return nil, syscall.ESRCH
+	}
+	table, err := k.client().Table(t.Context())
+	if err != nil || table.Len() != 999 {
+		t.Fatalf("%d services, error %v", table.Len(), err)
+	}
+	for s := range table.Services() {
+		if len(s.Destinations) != 1 {
+			t.Errorf("%s has %d destinations, want 1", s.Key, len(s.Destinations))
+		}
+	}
+}
+
+func TestTableOfNonsense(t *testing.T) {
+	k := &fakeKernel{family: 32}
+	k.answer = func(cmd uint8) ([][]byte, error) {
+		if cmd == cmdGetDest {
+			return [][]byte{appendNest(nil, attrDest, func(b []byte) []byte { return appendAttr(b, destPort, 1) })}, nil
+		}
+		var list [][]byte
+		for mark := range uint32(20_000) { // more than what waits to be decoded
+			list = append(list, appendService(nil, &ipvs.Service{Key: ipvs.ServiceMarked(ipvs.IPv4, mark+1), Scheduler: "rr"}))
+		}
+		return list, nil
+	}
+	if _, err := k.client().Table(t.Context()); err == nil || !strings.Contains(err.Error(), "not understood") {
+		t.Errorf("error %v", err)
 	}
 }

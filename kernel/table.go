@@ -6,11 +6,18 @@ import (
 	"os"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
-// For how many destinations room is made at once, and how few make it too little.
 const (
+	// chunkSize is how many bytes of answers, some 200 destinations, are decoded at
+	// once.
+	chunkSize = 64 << 10
+	chunks    = 3 // one is being filled, one waits, one is being decoded
+
+	// For how many destinations room is made at once, and how few make it too little.
 	roomMade = 256
 	roomLeft = 16
 )
@@ -20,10 +27,10 @@ const (
 // of a table that is being written to, see Services.
 //
 // Other calls, edits too, may come between the lists that it reads: one for the
-// services and one for the destinations of each. More sockets would not help: the
-// kernel works on one list at a time.
+// services and one for the destinations of each. The kernel works on one list at a
+// time, over however many sockets; meanwhile the answers before are decoded.
 func (c *Client) Table(ctx context.Context) (ipvs.Table, error) {
-	services, err := read(ctx, c.link, Request{Op: OpServices}, []ipvs.Service{}, func(payload []byte) (ipvs.Service, error) {
+	services, err := read(ctx, c.link, Request{Op: OpServices}, func(payload []byte) (ipvs.Service, error) {
 		var raw rawService
 		return raw.decode(payload)
 	})
@@ -31,39 +38,117 @@ func (c *Client) Table(ctx context.Context) (ipvs.Table, error) {
 		return ipvs.Table{}, err
 	}
 	services = unique(services, func(s ipvs.Service) ipvs.ServiceKey { return s.Key })
-	there := services[:0]
-	var room []ipvs.Destination
-	for _, s := range services {
+	full, empty := make(chan *chunk, chunks), make(chan *chunk, chunks) // sending never blocks
+	for range chunks {
+		empty <- &chunk{}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(full)
+		return c.collect(ctx, services, full, empty)
+	})
+	group.Go(func() error {
+		var room []ipvs.Destination
+		for u := range full {
+			var err error
+			if room, err = u.decode(room); err != nil {
+				return err
+			}
+			u.reset()
+			empty <- u
+		}
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return ipvs.Table{}, err
+	}
+	services = slices.DeleteFunc(services, func(s ipvs.Service) bool { return s.Key == ipvs.ServiceKey{} })
+	return ipvs.TableOf(services...), nil
+}
+
+// collect asks for the destinations of services and hands the answers on, undecoded.
+// A service that is not there any more becomes the zero value.
+func (c *Client) collect(ctx context.Context, services []ipvs.Service, full chan<- *chunk, empty <-chan *chunk) error {
+	var u *chunk
+	for i := range services {
+		if u == nil {
+			select {
+			case u = <-empty:
+			case <-ctx.Done(): // the decoder has failed, or the caller gave up
+				return ctx.Err()
+			}
+		}
+		s := &services[i]
+		there, err := c.gather(ctx, s.Key, u)
+		if err != nil {
+			return err
+		}
+		if there {
+			u.services, u.ends = append(u.services, s), append(u.ends, len(u.data))
+		} else {
+			*s = ipvs.Service{}
+		}
+		if len(u.data) >= chunkSize || i == len(services)-1 {
+			full <- u
+			u = nil
+		}
+	}
+	return nil
+}
+
+// gather appends the destinations of a service to u, and reports whether there is
+// such a service.
+func (c *Client) gather(ctx context.Context, key ipvs.ServiceKey, u *chunk) (there bool, err error) {
+	start := len(u.data)
+	err = list(ctx, c.link, Request{Op: OpDestinations, Key: key}, func() { u.data = u.data[:start] }, func(payload []byte) error {
+		u.data = append(u.data, payload...)
+		return nil
+	})
+	if err == nil && len(u.data) == start { // the kernel answers so too when there is no service
+		_, err = c.Service(ctx, key)
+	}
+	if errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrNoModule) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// chunk is destinations of some services, as the kernel sent them, one behind the
+// other.
+type chunk struct {
+	services []*ipvs.Service
+	ends     []int // of the destinations of each, in data
+	data     []byte
+}
+
+func (u *chunk) reset() { u.services, u.ends, u.data = u.services[:0], u.ends[:0], u.data[:0] }
+
+// decode gives the services their destinations, in order, none of them twice. It
+// makes use of room and returns what is left of it.
+func (u *chunk) decode(room []ipvs.Destination) ([]ipvs.Destination, error) {
+	start := 0
+	for i, s := range u.services {
 		if cap(room) < roomLeft {
 			room = make([]ipvs.Destination, 0, roomMade)
 		}
-		s.Destinations, err = c.destinations(ctx, s.Key, room)
-		if errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrNoModule) {
-			continue // deleted since
-		}
+		list := room
+		err := walk(u.data[start:u.ends[i]], func(typ uint16, data []byte) error {
+			if typ != attrDest {
+				return nil
+			}
+			var raw rawDestination
+			d, err := raw.decode(s.Key.Family, data)
+			list = append(list, d)
+			return err
+		})
 		if err != nil {
-			return ipvs.Table{}, err
+			return nil, malformed(Request{Op: OpDestinations, Key: s.Key}, err)
 		}
-		room = s.Destinations[len(s.Destinations):]
-		there = append(there, s)
+		start = u.ends[i]
+		slices.Reverse(list) // the newest come first: now they are in order but for exceptions
+		slices.SortFunc(list, func(a, b ipvs.Destination) int { return a.Addr.Compare(b.Addr) })
+		s.Destinations = slices.CompactFunc(list, func(a, b ipvs.Destination) bool { return a.Addr == b.Addr })
+		room = list[len(list):]
 	}
-	return ipvs.TableOf(there...), nil
-}
-
-// destinations returns the destinations of a service in order, none of them twice,
-// in room when that is large enough.
-func (c *Client) destinations(ctx context.Context, key ipvs.ServiceKey, room []ipvs.Destination) ([]ipvs.Destination, error) {
-	list, err := read(ctx, c.link, Request{Op: OpDestinations, Key: key}, room, func(payload []byte) (ipvs.Destination, error) {
-		var raw rawDestination
-		return raw.decode(key.Family, payload)
-	})
-	if err == nil && len(list) == 0 { // the kernel answers so too when there is no service
-		_, err = c.Service(ctx, key)
-	}
-	if err != nil {
-		return nil, err
-	}
-	slices.Reverse(list) // the newest come first: now they are in order but for exceptions
-	slices.SortFunc(list, func(a, b ipvs.Destination) int { return a.Addr.Compare(b.Addr) })
-	return slices.CompactFunc(list, func(a, b ipvs.Destination) bool { return a.Addr == b.Addr }), nil
+	return room, nil
 }
