@@ -75,7 +75,7 @@ func (c *Client) collect(ctx context.Context, services []ipvs.Service, full chan
 			select {
 			case u = <-empty:
 			case <-ctx.Done(): // the decoder has failed, or the caller gave up
-				return ctx.Err()
+				return opError(Request{Op: OpDestinations, Key: services[i].Key}, ctx.Err())
 			}
 		}
 		s := &services[i]
