@@ -140,9 +140,8 @@ func (n *Node) giveAway(ctx context.Context) {
 	if !ok || time.Now().Before(n.keepUntil) {
 		return
 	}
-	n.lease.mu.Lock()
-	n.lease.hold = 0 // one attempt; then this node serves
-	n.lease.mu.Unlock()
+	n.holdBack(n.cfg.Now() + n.cfg.Profile.Lease)
+	defer n.holdBack(0) // one attempt; then this node serves
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	n.log.Info("another director is fitter to lead", "node", best.Name, "reason", own.why())
@@ -153,6 +152,13 @@ func (n *Node) giveAway(ctx context.Context) {
 		return
 	}
 	n.attempts = 0
+}
+
+// holdBack sets until when this node, just elected, leaves the lease alone.
+func (n *Node) holdBack(until time.Duration) {
+	n.lease.mu.Lock()
+	defer n.lease.mu.Unlock()
+	n.lease.hold = until
 }
 
 // fitter returns the director that is to lead rather than this node, which is as fit
