@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 // lab is a bridge with hosts on it. Its names are short and unique, so that labs do
 // not meet.
 type lab struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	bridge string
 	prefix string
@@ -53,7 +53,7 @@ type lab struct {
 var labs int
 
 // newLab makes a lab of directors (and witnesses, by the names that start with w).
-func newLab(t *testing.T, names ...string) *lab {
+func newLab(t testing.TB, names ...string) *lab {
 	t.Helper()
 	labs++
 	l := &lab{t: t, dir: t.TempDir(), bridge: fmt.Sprintf("br%d", labs), prefix: fmt.Sprintf("l%d", labs)}
@@ -62,13 +62,18 @@ func newLab(t *testing.T, names ...string) *lab {
 			t.Fatal(err)
 		}
 	}
-	l.run("ip", "link", "add", l.bridge, "type", "bridge")
-	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", l.bridge).Run() })
-	l.run("ip", "link", "set", l.bridge, "up")
+	l.addBridge(l.bridge)
 	for i, name := range names {
 		l.nodes = append(l.nodes, l.addNode(name, fmt.Sprintf("10.9.0.%d", 11+i)))
 	}
 	return l
+}
+
+func (l *lab) addBridge(name string) {
+	l.t.Helper()
+	l.run("ip", "link", "add", name, "type", "bridge")
+	l.t.Cleanup(func() { _ = exec.Command("ip", "link", "del", name).Run() })
+	l.run("ip", "link", "set", name, "up")
 }
 
 // addNode makes a host for a node that is not started.
@@ -86,11 +91,28 @@ func (l *lab) host(ns, address string) {
 	l.t.Helper()
 	l.run("ip", "netns", "add", ns)
 	l.t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
-	l.run("ip", "link", "add", ns, "type", "veth", "peer", "name", "eth0", "netns", ns)
-	l.run("ip", "link", "set", ns, "master", l.bridge, "up")
 	l.run("ip", "-n", ns, "link", "set", "lo", "up")
-	l.run("ip", "-n", ns, "link", "set", "eth0", "up")
-	l.run("ip", "-n", ns, "addr", "add", address+"/24", "dev", "eth0")
+	l.link(l.bridge, ns, "eth0", address+"/24")
+}
+
+// link connects a namespace to a bridge.
+func (l *lab) link(bridge, ns, device string, addresses ...string) {
+	l.t.Helper()
+	far := ns + strings.TrimPrefix(device, "eth0")
+	l.run("ip", "link", "add", far, "type", "veth", "peer", "name", device, "netns", ns)
+	l.run("ip", "link", "set", far, "master", bridge, "up")
+	l.run("ip", "-n", ns, "link", "set", device, "up")
+	for _, address := range addresses {
+		l.run("ip", "-n", ns, "addr", "add", address, "dev", device, "nodad")
+	}
+}
+
+// cable plugs all links of a namespace in or pulls them out.
+func (l *lab) cable(ns, state string) {
+	l.t.Helper()
+	for far := range strings.FieldsSeq(l.run("sh", "-c", "cd /sys/class/net && ls -d "+ns+" "+ns+"eth* 2>/dev/null || true")) {
+		l.run("ip", "link", "set", far, state)
+	}
 }
 
 func (l *lab) run(name string, args ...string) string {

@@ -19,7 +19,7 @@ import (
 // whether it accepts packets for a VIP: it sends each an echo request and notes who
 // answers.
 type probe struct {
-	t    *testing.T
+	t    testing.TB
 	fd   int
 	vip  netip.Addr
 	from netip.Addr

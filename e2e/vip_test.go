@@ -18,7 +18,7 @@ services:
 `
 
 // vipLab is a cluster of three whose leader owns 10.9.0.100, and a probe of that.
-func vipLab(t *testing.T, config string) (*lab, *probe) {
+func vipLab(t testing.TB, config string) (*lab, *probe) {
 	t.Helper()
 	l := newLab(t, "d1", "d2", "d3")
 	for _, n := range l.nodes {
