@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/ipvs-ha/ipvs-ha/api"
 )
@@ -89,10 +90,16 @@ func (l *lab) addNode(name, address string) *node {
 // host makes a namespace on the bridge.
 func (l *lab) host(ns, address string) {
 	l.t.Helper()
+	l.namespace(ns)
+	l.link(l.bridge, ns, "eth0", address+"/24")
+}
+
+// namespace makes a host without links.
+func (l *lab) namespace(ns string) {
+	l.t.Helper()
 	l.run("ip", "netns", "add", ns)
 	l.t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
 	l.run("ip", "-n", ns, "link", "set", "lo", "up")
-	l.link(l.bridge, ns, "eth0", address+"/24")
 }
 
 // link connects a namespace to a bridge.
@@ -102,6 +109,11 @@ func (l *lab) link(bridge, ns, device string, addresses ...string) {
 	l.run("ip", "link", "add", far, "type", "veth", "peer", "name", device, "netns", ns)
 	l.run("ip", "link", "set", far, "master", bridge, "up")
 	l.run("ip", "-n", ns, "link", "set", device, "up")
+	l.address(ns, device, addresses...)
+}
+
+func (l *lab) address(ns, device string, addresses ...string) {
+	l.t.Helper()
 	for _, address := range addresses {
 		l.run("ip", "-n", ns, "addr", "add", address, "dev", device, "nodad")
 	}
@@ -229,6 +241,7 @@ type node struct {
 	expect  int
 	cluster string // further keys of "cluster", each after a comma
 	config  string // further lines of the configuration
+	nice    int    // below 0: the rest of the lab does not keep its processor from it
 	uid     uint32 // 0 is root
 	cmd     *exec.Cmd
 }
@@ -258,7 +271,21 @@ func (n *node) start() {
 	if n.uid != 0 {
 		n.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: n.uid, Gid: n.uid}}
 	}
-	if err := inNamespace(n.ns, n.cmd.Start); err != nil {
+	n.run()
+}
+
+// run starts the node's command on its host.
+func (n *node) run() {
+	n.lab.t.Helper()
+	err := inNamespace(n.ns, func() error {
+		// A process inherits what the thread has that starts it.
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, n.nice); err != nil {
+			return err
+		}
+		defer func() { _ = unix.Setpriority(unix.PRIO_PROCESS, 0, 0) }()
+		return n.cmd.Start()
+	})
+	if err != nil {
 		n.lab.t.Fatal(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -54,7 +55,9 @@ func (l *lab) newProbeAt(vip, device string) *probe {
 	l.t.Helper()
 	const address = "10.9.0.50"
 	ns := l.prefix + "c1"
-	l.host(ns, address)
+	if _, err := os.Stat("/run/netns/" + ns); err != nil { // a former probe's
+		l.host(ns, address)
+	}
 	p := &probe{
 		t: l.t, vip: netip.MustParseAddr(vip), from: netip.MustParseAddr(address), mac: l.macOf(ns, "eth0"),
 		to: map[string]net.HardwareAddr{}, stop: make(chan struct{}), sent: map[uint32]time.Time{},

@@ -1,13 +1,18 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
 // A system is directors that own one VIP together: ipvs-ha's, or those of what it is
@@ -15,8 +20,7 @@ import (
 type system interface {
 	// net returns where the directors are.
 	net() *lab
-	// start starts all directors and returns when one of them owns the VIP and the
-	// others are ready to.
+	// start starts all directors and returns when they are whole.
 	start()
 	// owner returns the director that owns the VIP as the system itself sees it, nil
 	// for none. Of two owners it returns one.
@@ -24,9 +28,11 @@ type system interface {
 	// strike does to a director what the event is. It may return before the event has
 	// its effect.
 	strike(what event, n *node)
-	// heal undoes strike and returns when there is one owner and every director is
-	// ready to be the next.
+	// heal undoes what strike did.
 	heal(what event, n *node)
+	// awaitWhole waits until there is one owner, and every other director is ready to
+	// be the next.
+	awaitWhole()
 }
 
 // An event is a reason for the VIP to move.
@@ -44,14 +50,13 @@ const (
 // cluster is three directors of ipvs-ha.
 type cluster struct{ *lab }
 
-// newCluster makes directors that own the VIPs of table, with further lines of
-// configuration. Their data directories can hang.
-func newCluster(t testing.TB, table, config string) cluster {
+// newCluster makes directors that own the VIPs of table. For diskHang each node needs
+// ownDisk.
+func newCluster(t testing.TB, table, profile string) cluster {
 	t.Helper()
 	c := cluster{newLab(t, "d1", "d2", "d3")}
 	for _, n := range c.nodes {
-		n.config = "vip: {interface: eth0}\n" + config
-		n.ownDisk()
+		n.cluster, n.config, n.nice = ", profile: "+profile, "vip: {interface: eth0}\n", -15
 	}
 	if err := os.WriteFile(c.table(), []byte(table), 0o600); err != nil {
 		t.Fatal(err)
@@ -97,6 +102,14 @@ func (c cluster) strike(what event, n *node) {
 		n.mustHA("transfer")
 	case diskHang:
 		n.disk("--freeze")
+		// What a director has in memory goes on without a disk. A change does not.
+		weight := fmt.Sprint(2 + time.Now().UnixNano()%1000)
+		change := exec.Command(os.Getenv("IPVS_HA_BIN"), "destination", "set", "tcp://10.9.0.100:80", "10.9.0.21:80",
+			"--weight", weight, "--wait", "none", "--api", "unix://"+c.others(n)[0].socket)
+		if err := change.Start(); err != nil {
+			c.t.Fatal(err)
+		}
+		go func() { _ = change.Wait() }() // it may fail, and then nothing has changed
 	}
 }
 
@@ -120,28 +133,34 @@ func (c cluster) heal(what event, n *node) {
 			return err
 		})
 	}
-	c.awaitWhole()
 }
 
-// awaitWhole waits until all directors are there and know who owns the VIPs.
 func (c cluster) awaitWhole() {
 	c.t.Helper()
-	leader := c.awaitLeader()
-	c.awaitVoters(leader, "d1", "d2", "d3")
-	c.await("owner of the VIPs", func() error {
-		leader = c.awaitLeader()
-		s, err := leader.status()
+	c.await("whole cluster", func() error {
+		if c.owner() == nil {
+			return errors.New("no leader")
+		}
+		s, err := c.owner().status()
 		if err != nil {
 			return err
 		}
+		if len(s.Nodes) != len(c.nodes) {
+			return fmt.Errorf("%d nodes", len(s.Nodes))
+		}
 		for _, n := range s.Nodes {
-			if n.Name == leader.name && len(n.VIPs) == 0 {
-				return fmt.Errorf("%s owns none: %+v", n.Name, n)
+			leads := n.Name == s.Leader
+			switch {
+			case !n.Voter || n.AppliedRevision != s.Revision:
+				return fmt.Errorf("%s is no voter or has another table than revision %d: %+v", n.Name, s.Revision, n)
+			case leads != (len(n.VIPs) > 0):
+				return fmt.Errorf("%s leads: %t; it has the VIPs %v", n.Name, leads, n.VIPs)
+			case len(n.SyncDaemons) != 1 || leads != (n.SyncDaemons[0].State == ipvs.Master):
+				return fmt.Errorf("%s leads: %t; daemons %v", n.Name, leads, n.SyncDaemons)
 			}
 		}
 		return nil
 	})
-	c.awaitRoles(leader)
 }
 
 // ownDisk gives the node a file system of its own for its files.
@@ -152,7 +171,7 @@ func (n *node) ownDisk() {
 		"truncate -s 64M %[1]s && mke2fs -F %[1]s && mkdir -p %[2]s && mount -t ext4 -o loop %[1]s %[2]s", image, n.dir))
 	n.lab.t.Cleanup(func() {
 		n.kill(syscall.SIGKILL)
-		n.lab.run("sh", "-c", "until umount "+n.dir+"; do sleep 0.1; done")
+		n.lab.run("umount", "-l", n.dir)
 	})
 }
 
