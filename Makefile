@@ -17,10 +17,10 @@ on-lab    = IPVS_HA_BIN=$(CURDIR)/bin/ipvs-ha $(on-kernel)
 lab-files = --file $(CURDIR)/bin/ipvs-ha --file $(CURDIR)/e2e/demo
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint unit kernel e2e bench guest fmt clean
+.PHONY: help build demo test lint unit kernel e2e bench bench-failover guest fmt clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
 
 build: ## bin/ipvs-ha, static
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ipvs-ha ./cmd/ipvs-ha
@@ -51,6 +51,15 @@ e2e: build guest ## whole clusters on a real kernel
 bench: guest ## package kernel against a bare netlink loop, other libraries and ipvsadm, in one boot (for benchstat: BENCH='-count 10')
 	go test -run '^$$' -bench . ./kernel
 	cd bench && CGO_ENABLED=0 go test -run '^$$' -bench . -benchtime 3x $(BENCH) -timeout 20m -exec '$(GUEST) --timeout 1200 --' .
+
+# The machine should have nothing else to do. Runs of each event: make bench-failover RUNS=3
+RUNS ?= 10
+bench-failover: build ## ipvs-ha beside keepalived, in half an hour at most: the table in docs/benchmarks.md
+	e2e/guest/install keepalived:keepalived
+	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
+	IPVS_HA_BENCH_COMMAND='make bench-failover RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$$(sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *//; s/ / x /')" \
+	$(on-lab) -run '^$$' -bench BenchmarkFailover -benchtime $(RUNS)x -timeout 30m \
+		-exec "$(GUEST) --timeout 1800 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e
 
 guest: ## what the tests need from the distribution
 	e2e/guest/install

@@ -1,0 +1,229 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const benchTable = `
+services:
+  - service: tcp://10.9.0.100:80
+    scheduler: rr
+    destinations: [{address: "10.9.0.21:80", forward: droute}, {address: "10.9.0.22:80", forward: droute}]
+`
+
+var benchService = netip.MustParseAddrPort("10.9.0.100:80")
+
+// A contestant is a system that is measured, with its load.
+type contestant struct {
+	name string
+	system
+	held *held
+}
+
+func (c *contestant) client() string { return c.net().prefix + "c2" }
+
+// newContestant adds to a system two real servers, and a client that holds 50
+// connections.
+func newContestant(name string, s system) *contestant {
+	l := s.net()
+	l.realServer("r1", "10.9.0.21", "10.9.0.100")
+	l.realServer("r2", "10.9.0.22", "10.9.0.100")
+	c := &contestant{name: name, system: s}
+	l.host(c.client(), "10.9.0.51")
+	s.start()
+	c.held = l.hold(c.client(), 50, benchService)
+	return c
+}
+
+// outcome is what one event did.
+type outcome struct {
+	calm    time.Duration // longest gap in the second before
+	gap     time.Duration // for new connections
+	nobody  time.Duration // while no director accepted packets
+	overlap int           // packets accepted by two, until the event's cause was gone
+	moved   bool
+	survey
+}
+
+// hangs is how long a disk hangs when nobody takes the VIP meanwhile.
+const hangs = 5 * time.Second
+
+// suffer measures one event.
+func (c *contestant) suffer(what event) (o outcome) {
+	l := c.net()
+	c.awaitWhole()
+	c.held.awaitMature()
+	p := l.newProbe("10.9.0.100")
+	defer p.close()
+	come := l.newcomers(c.client(), 5*time.Millisecond, benchService)
+	defer come.close()
+	former := c.owner()
+	l.await("owner that the probe sees", func() error {
+		if p.owner() != former.name {
+			return fmt.Errorf("%q, not %s", p.owner(), former.name)
+		}
+		return nil
+	})
+	time.Sleep(time.Second) // the gaps of this second are those of a calm system
+
+	c.held.pause <- true
+	struck := time.Now()
+	o.calm = come.gap(struck.Add(-time.Second), struck)
+	c.strike(what, former)
+	if what == diskHang {
+		for time.Since(struck) < hangs && !p.takenBy(former.name, struck) {
+			time.Sleep(probeInterval)
+		}
+	} else {
+		l.await("owner that is not "+former.name, func() error {
+			if !p.takenBy(former.name, struck) {
+				return fmt.Errorf("none")
+			}
+			return nil
+		})
+	}
+	o.moved = p.takenBy(former.name, struck)
+	served := come.awaitServed(l, time.Now())
+	o.survey = c.held.survey(struck, served)
+	o.gap = come.gap(struck, served)
+	gaps, overlap := p.moves()
+	o.overlap = overlap
+	if len(gaps) > 0 {
+		o.nobody = gaps[0]
+	}
+	c.heal(what, former)
+	c.held.pause <- false
+	return o
+}
+
+// takenBy reports whether another director than former has accepted packets that were
+// sent after a time.
+func (p *probe) takenBy(former string, after time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.accepts, func(a acceptance) bool { return a.director != former && a.sent.After(after) })
+}
+
+var benchEvents = []event{hostLoss, kill9, sigstop, sigterm, transfer, diskHang}
+
+// BenchmarkFailover runs ipvs-ha beside keepalived: b.N times each event, by turns,
+// after one run that does not count. It prints a table for docs/benchmarks.md.
+func BenchmarkFailover(b *testing.B) {
+	keepalived, err := exec.Command(keepalivedPath(b), "--version").CombinedOutput()
+	if err != nil {
+		b.Fatal(err)
+	}
+	version, _, _ := strings.Cut(string(keepalived), "\n")
+	var table strings.Builder
+	for _, pair := range []struct{ profile, advert string }{{"lan", "1"}, {"fast", "0.1"}} {
+		b.Run(pair.profile, func(b *testing.B) {
+			ha := newCluster(b, benchTable, pair.profile)
+			for _, n := range ha.nodes {
+				n.ownDisk()
+			}
+			contestants := []*contestant{
+				newContestant("ipvs-ha, `"+pair.profile+"`", ha),
+				newContestant("keepalived, "+pair.advert+" s", newKeepalived(b, pair.advert)),
+			}
+			for _, what := range benchEvents {
+				outcomes := make([][]outcome, len(contestants))
+				b.Run(string(what), func(b *testing.B) {
+					clear(outcomes) // of the run that does not count
+					for range b.N {
+						for i, c := range contestants {
+							outcomes[i] = append(outcomes[i], c.suffer(what))
+						}
+					}
+					b.ReportMetric(0, "ns/op")
+					for i, name := range []string{"ipvs-ha-ms", "keepalived-ms"} {
+						median, _ := gapsOf(outcomes[i])
+						b.ReportMetric(float64(median.Milliseconds()), name)
+					}
+				})
+				if b.Failed() {
+					return
+				}
+				for i, c := range contestants {
+					table.WriteString(row(what, c.name, outcomes[i], outcomes[len(outcomes)-1]))
+				}
+			}
+		})
+	}
+	if b.Failed() {
+		return
+	}
+	fmt.Printf("\n%s, `%s`, %s, Linux %s on a %s, host: %s\n\n", time.Now().Format("2 January 2006"), os.Getenv("IPVS_HA_BENCH_COMMAND"), version,
+		fileText(b, "/proc/sys/kernel/osrelease"), processor(b), os.Getenv("IPVS_HA_BENCH_HOST"))
+	fmt.Print("| event | system | gap: median | worst | nobody | two | held: old | young | calm | shorter than keepalived |\n|---|---|---|---|---|---|---|---|---|---|\n", table.String(), "\n")
+}
+
+func fileText(b *testing.B, path string) string {
+	b.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
+}
+
+func processor(b *testing.B) string {
+	b.Helper()
+	for line := range strings.Lines(fileText(b, "/proc/cpuinfo")) {
+		if name, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.Trim(name, "\t :\n")
+		}
+	}
+	return "processor of unknown name"
+}
+
+// gapsOf returns the median and the longest gap for new connections.
+func gapsOf(outcomes []outcome) (median, worst time.Duration) {
+	return spread(outcomes, func(o outcome) time.Duration { return o.gap })
+}
+
+func spread(outcomes []outcome, of func(outcome) time.Duration) (median, worst time.Duration) {
+	var all []time.Duration
+	for _, o := range outcomes {
+		all = append(all, of(o))
+	}
+	slices.Sort(all)
+	if len(all) == 0 {
+		return 0, 0
+	}
+	return (all[(len(all)-1)/2] + all[len(all)/2]) / 2, all[len(all)-1]
+}
+
+// row is a line of the table. The last column compares medians with keepalived's.
+func row(what event, name string, outcomes, keepalived []outcome) string {
+	median, worst := gapsOf(outcomes)
+	theirs, _ := gapsOf(keepalived)
+	nobody, _ := spread(outcomes, func(o outcome) time.Duration { return o.nobody })
+	calm, _ := spread(outcomes, func(o outcome) time.Duration { return o.calm })
+	var all survey
+	overlap, moved := 0, 0
+	for _, o := range outcomes {
+		all.add(o.survey)
+		overlap += o.overlap
+		if o.moved {
+			moved++
+		}
+	}
+	title := string(what)
+	if moved < len(outcomes) {
+		title += fmt.Sprintf(" (%d of %d moved)", moved, len(outcomes))
+	}
+	ratio := "–"
+	if strings.HasPrefix(name, "ipvs-ha") && median > 0 {
+		ratio = fmt.Sprintf("%.1f times", float64(theirs)/float64(median))
+	}
+	ms := func(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }
+	return fmt.Sprintf("| %s | %s | %s | %s | %s | %d | %d of %d | %d of %d | %s | %s |\n",
+		title, name, ms(median), ms(worst), ms(nobody), overlap, all.oldAlive, all.old, all.youngAlive, all.young, ms(calm), ratio)
+}
