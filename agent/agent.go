@@ -60,9 +60,13 @@ type Agent struct {
 
 	inMemory bool // the kernel is one in memory, standing in
 
-	tracker *track.Tracker // nil on a witness
-	warmAt  atomic.Int64   // boot time from which this node counts as knowing the connections; 0 = not known
-	staging chan struct{}  // size 1: has an element while a large write is proposed
+	tracker   *track.Tracker // nil on a witness
+	warmAt    atomic.Int64   // boot time from which this node counts as knowing the connections; 0 = not known
+	events    events
+	tenures   chan cluster.Tenure        // from the cluster to watch
+	roleSince atomic.Pointer[roleMoment] // nil: follow has not given the loop a role yet
+	roleNoted chan struct{}              // size 1: roleSince has changed
+	staging   chan struct{}              // size 1: has an element while a large write is proposed
 
 	caughtUp atomic.Bool // the loop has been given a table
 	active   atomic.Bool // this node leads, and its daemons are those of the active director
@@ -78,7 +82,11 @@ func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, log: log, ping: make(chan struct{}, 1), staging: make(chan struct{}, 1)}
+	a := &Agent{
+		cfg: cfg, log: log, ping: make(chan struct{}, 1),
+		events:  events{node: cfg.Node, log: log.With("part", "events")},
+		tenures: make(chan cluster.Tenure, 64), roleNoted: make(chan struct{}, 1), staging: make(chan struct{}, 1),
+	}
 	a.machine = fsm.New(a.wake)
 	clusterConfig, err := a.clusterConfig()
 	if err != nil {
@@ -130,6 +138,7 @@ func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 		}
 		return err
 	})
+	group.Go(func() error { return a.watch(ctx, host.Done()) })
 	group.Go(func() error { return a.follow(host) })
 	group.Go(func() error { return api.NewServer(a, log.With("part", "api")).Run(ctx, cfg.API.Socket) })
 	log.Info("started", "node", cfg.Node, "cluster", cfg.Cluster.Name, "role", cfg.Role, "id", node.ID(), "version", opts.Version)
@@ -185,6 +194,7 @@ func (a *Agent) clusterConfig() (cluster.Config, error) {
 		Fitness:    fitness,
 
 		BeforeRelease: a.beforeRelease,
+		OnTenure:      a.onTenure,
 
 		Logger: a.log.With("part", "cluster"),
 	}, err

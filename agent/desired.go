@@ -56,6 +56,7 @@ func (a *Agent) follow(ctx context.Context) error {
 		}
 		s.daemons, s.overdue = a.loop.Status().Seen >= number, !time.Now().Before(dueBy)
 		a.active.Store(s.mayOwn())
+		a.noteRole(s.mayOwn(), state.Term)
 		a.pushVIPs()
 		if s.leads == s.mayOwn() {
 			rounds = nil

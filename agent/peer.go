@@ -11,6 +11,7 @@ import (
 const (
 	methodApplied   = "applied"   // appliedRequest -> "" or the reason why not
 	methodStatus    = "status"    // nothing -> api.NodeStatus
+	methodEvents    = "events"    // eventsRequest -> []api.Event
 	methodReconcile = "reconcile" // nothing -> nothing
 )
 
@@ -25,6 +26,8 @@ func (a *Agent) handle(ctx context.Context, _, method string, body []byte) ([]by
 		return a.applied(ctx, request)
 	case methodStatus:
 		return json.Marshal(a.nodeStatus())
+	case methodEvents:
+		return a.answerEvents(body)
 	case methodReconcile:
 		if a.loop == nil {
 			return nil, errors.New("a witness has no kernel to reconcile")

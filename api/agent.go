@@ -17,6 +17,8 @@ type Agent interface {
 	Write(ctx context.Context, w Write) (WriteResult, error)
 	// Status returns what every member says of itself.
 	Status(ctx context.Context) (Status, error)
+	// Events returns what happened on the nodes, as they remember it.
+	Events(ctx context.Context, query EventQuery) (Events, error)
 	// Members returns the cluster's members as this node knows them.
 	Members(ctx context.Context) ([]Member, error)
 	// RemoveMember removes the member with that name or id for good.

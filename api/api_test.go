@@ -90,6 +90,16 @@ func (f *fake) Write(ctx context.Context, w Write) (WriteResult, error) {
 }
 
 func (f *fake) Status(context.Context) (Status, error) { return f.status, f.ask("status") }
+func (f *fake) Events(_ context.Context, q EventQuery) (Events, error) {
+	return Events{
+		Events: []Event{
+			{Time: time.Unix(1e9, 5e6).UTC(), Node: "d1", Kind: "active", Term: 7, Cause: "x", From: "a", Steps: []Step{{"b", 3}, {"c", 4}}, TotalMS: 7},
+			{Time: time.Unix(1e9, 0).UTC(), Node: "d1", Kind: "stopping", Cause: "y"},
+		},
+		Silent: []SilentNode{{Node: "d2", Reason: "no answer"}},
+	}, f.ask("events %q %d", q.Node, q.Limit)
+}
+
 func (f *fake) Members(context.Context) ([]Member, error) {
 	return []Member{{ID: "1", Name: "d1", Address: "10.9.0.11:7400", Role: RoleDirector, Voter: true, Leader: true, Reachable: true}}, f.ask("members")
 }

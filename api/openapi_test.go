@@ -66,6 +66,10 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Status":      reflect.TypeFor[Status](),
 		"NodeStatus":  reflect.TypeFor[NodeStatus](),
 		"ObjectError": reflect.TypeFor[ObjectError](),
+		"Events":      reflect.TypeFor[Events](),
+		"Event":       reflect.TypeFor[Event](),
+		"Step":        reflect.TypeFor[Step](),
+		"SilentNode":  reflect.TypeFor[SilentNode](),
 		"Member":      reflect.TypeFor[Member](),
 
 		"MemberSettings":   reflect.TypeFor[MemberSettings](),
@@ -74,7 +78,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		"FieldError":       reflect.TypeFor[FieldError](),
 	}
 	// Answers; in what clients send, defaults may be left out.
-	answers := []string{"WriteResult", "PendingNode", "Status", "NodeStatus", "ObjectError", "Member", "Problem", "FieldError", "Daemon"}
+	answers := []string{"WriteResult", "PendingNode", "Status", "NodeStatus", "ObjectError", "Events", "Event", "Step", "SilentNode", "Member", "Problem", "FieldError", "Daemon"}
 	for name, typ := range types {
 		schema := doc.Components.Schemas[name]
 		if schema == nil {
@@ -133,6 +137,8 @@ func TestOpenAPIAnswers(t *testing.T) {
 		{"POST", "/v1/changes", "", `{"changes":[{"op":"delete-service","key":"tcp://10.9.0.1:80"}]}`},
 		{"POST", "/v1/changes", "", `{"changes":[]}`},
 		{"GET", "/v1/status", "", ""},
+		{"GET", "/v1/events?node=d1&limit=7", "/v1/events", ""},
+		{"GET", "/v1/events?limit=0", "/v1/events", ""},
 		{"GET", "/v1/members", "", ""},
 		{"DELETE", "/v1/members/d9", "/v1/members/{node}", ""},
 		{"DELETE", "/v1/members/nobody", "/v1/members/{node}", ""},

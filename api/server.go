@@ -100,6 +100,7 @@ func (s *Server) routes() map[string]func(http.ResponseWriter, *http.Request) er
 		putTable:                          s.putTable,
 		"POST /v1/changes":                s.postChanges,
 		"GET /v1/status":                  s.getStatus,
+		"GET /v1/events":                  s.getEvents,
 		"GET /v1/members":                 s.getMembers,
 		"PATCH /v1/members/{node}":        s.patchMember,
 		"DELETE /v1/members/{node}":       s.deleteMember,

@@ -72,6 +72,9 @@ type Config struct {
 	// Fitness returns how fit this director is to be the active one. It is asked many
 	// times a second and must not block. Nil: always fit.
 	Fitness func() Fitness
+	// OnTenure is called when this node has a lease, with how it came to, and when that
+	// has ended, with how. It must not block. May be nil.
+	OnTenure func(Tenure)
 	// Now returns the time since boot; nil: boottime.Now.
 	Now    func() time.Duration
 	Logger *slog.Logger // nil discards
@@ -133,6 +136,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.OnLease == nil {
 		c.OnLease = func(time.Duration) {}
+	}
+	if c.OnTenure == nil {
+		c.OnTenure = func(Tenure) {}
 	}
 	if c.BeforeRelease == nil {
 		c.BeforeRelease = func(context.Context) error { return nil }

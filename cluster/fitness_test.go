@@ -209,7 +209,7 @@ func TestAnUnfitOneThatIsElectedHandsOver(t *testing.T) {
 			t.Fatalf("the unfit one leads: %v", w.holders())
 		}
 		term := leader.State().Term
-		leader.releaseLease(t.Context())
+		leader.releaseLease(t.Context(), "d9", "a test")
 		if err := leader.raft.Load().LeadershipTransferToServer(raftServer(t, leader, nodes[1])).Error(); err != nil {
 			t.Fatal(err)
 		}

@@ -62,6 +62,7 @@ func (n *Node) holdLease() bool {
 	}
 	if until > l.until {
 		l.until = until
+		n.tenures.leased(n.cfg.Now())
 		n.cfg.OnLease(until)
 	}
 	return true

@@ -145,7 +145,7 @@ func (n *Node) giveAway(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	n.log.Info("another director is fitter to lead", "node", best.Name, "reason", own.why())
-	if err := n.transferTo(ctx, best); err != nil {
+	if err := n.transferTo(ctx, best, n.cfg.Node+": "+own.why()); err != nil {
 		n.log.Warn("leadership stays with a director that is less fit", "fitter", best.Name, "reason", own.why(), "error", err)
 		n.keepUntil = time.Now().Add(stuckTimeout << min(n.attempts, 4)) // raft still works on it
 		n.attempts++
@@ -219,9 +219,9 @@ func (n *Node) caughtUp(lastIndex uint64) bool {
 	return lastIndex+caughtUpGap >= n.raft.Load().LastIndex()
 }
 
-// transferTo hands leadership to a voter. When ctx ends first, the transfer may
-// still happen.
-func (n *Node) transferTo(ctx context.Context, e entry) error {
+// transferTo hands leadership to a voter; why is in words. When ctx ends first, the
+// transfer may still happen.
+func (n *Node) transferTo(ctx context.Context, e entry, why string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*n.cfg.Profile.Election+askTimeout)
 	defer cancel()
 	r := n.raft.Load()
@@ -230,7 +230,7 @@ func (n *Node) transferTo(ctx context.Context, e entry) error {
 		return fmt.Errorf("%w: %s", ErrNotFound, e.Name)
 	}
 	n.awaitLog(ctx, e)
-	told := n.releaseLease(ctx)
+	told := n.releaseLease(ctx, cmp.Or(e.Name, e.ID), why)
 	defer told()
 	_, err := await(ctx, func() (struct{}, error) {
 		return struct{}{}, r.LeadershipTransferToServer(s.ID, s.Address).Error()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,7 +47,8 @@ type leaseRequest struct {
 }
 
 type leaseRelease struct {
-	Sent time.Duration `json:"sent"` // as in leaseRequest
+	Sent time.Duration `json:"sent"`          // as in leaseRequest
+	Why  string        `json:"why,omitempty"` // in words, for the heir's record
 }
 
 // runLease keeps this node's lease while it leads, and has it succeed a leader whose
@@ -70,6 +72,9 @@ func (n *Node) runLease(ctx context.Context) error {
 		}
 		held := n.holdLease()
 		if !leads && !held {
+			n.lease.mu.Lock()
+			n.noteLapse(n.cfg.Now())
+			n.lease.mu.Unlock()
 			n.loseLease()
 			n.succeedLeader(ctx)
 		}
@@ -82,6 +87,7 @@ func (n *Node) runLease(ctx context.Context) error {
 			n.lease.mu.Lock()
 			n.lease.over = true
 			n.lease.mu.Unlock()
+			n.tenures.lost(n.cfg.Now(), Tenure{Fall: Stopped})
 			n.loseLease()
 			return nil
 		case <-tick.C:
@@ -103,6 +109,10 @@ func (n *Node) leaseRound(ctx context.Context, term uint64, asked *sync.WaitGrou
 		l.term, l.until, l.released, l.grows, l.mute = term, 0, false, false, 0
 		l.granted, l.asking, l.reports = map[string]time.Duration{}, map[string]bool{}, map[string]report{}
 		l.hold = now + length
+		n.tenures.elected(term, now, 2*n.cfg.Profile.Election)
+	}
+	if l.until != 0 && now >= l.until {
+		n.noteLapse(now)
 	}
 	if l.until != 0 && now > l.until+length && l.mute < now-4*length {
 		l.mute = now + 4*length
@@ -189,6 +199,7 @@ func (n *Node) answerRelease(from string, body []byte) error {
 		return err
 	}
 	n.guard.release(from, release.Sent)
+	n.tenures.freed(n.nameOf(from), strings.ToValidUTF8(release.Why[:min(len(release.Why), maxReason)], ""), n.cfg.Now())
 	ping(n.pingLease) // this node may lead already, and wait for the end of its promise
 	return nil
 }
@@ -228,9 +239,14 @@ func (n *Node) renewLease(term uint64) {
 	}
 	length := n.cfg.Profile.Lease
 	until := sent[majority-1] + length - length/drift - fenceLateness
-	renewed := until > l.until && until > n.cfg.Now()
+	now := n.cfg.Now()
+	renewed := until > l.until && until > now
 	if renewed {
+		if l.until != 0 && l.until <= now {
+			n.noteLapse(now) // too short a one for leaseRound to see
+		}
 		l.until = until
+		n.tenures.leased(now)
 		n.cfg.OnLease(until) // under the lock, so that the newest is the last
 	}
 	l.mu.Unlock()
@@ -260,11 +276,11 @@ func (n *Node) loseLease() {
 	n.cfg.OnLease(0)
 }
 
-// releaseLease gives the lease up before its end, so that the next leader need not
-// wait for it. BeforeRelease must have taken back what the lease allowed. The voters
-// are told meanwhile, so that one that does not answer holds nobody up; wait returns
-// when that is over.
-func (n *Node) releaseLease(ctx context.Context) (wait func()) {
+// releaseLease gives the lease up before its end, so that heir, the next leader, need
+// not wait for it; why is in words. BeforeRelease must have taken back what the lease
+// allowed. The voters are told meanwhile, so that one that does not answer holds
+// nobody up; wait returns when that is over.
+func (n *Node) releaseLease(ctx context.Context, heir, why string) (wait func()) {
 	var wg sync.WaitGroup
 	l := &n.lease
 	l.mu.Lock()
@@ -274,6 +290,7 @@ func (n *Node) releaseLease(ctx context.Context) (wait func()) {
 		return wg.Wait
 	}
 	l.released = true
+	n.tenures.lost(n.cfg.Now(), Tenure{Fall: Given, Heir: heir, Why: why})
 	n.cfg.OnLease(0)
 	l.mu.Unlock()
 	if err := n.cfg.BeforeRelease(ctx); err != nil {
@@ -281,7 +298,7 @@ func (n *Node) releaseLease(ctx context.Context) (wait func()) {
 		return wg.Wait
 	}
 	sent := n.cfg.Now()
-	body, err := json.Marshal(leaseRelease{Sent: sent})
+	body, err := json.Marshal(leaseRelease{Sent: sent, Why: why})
 	if err != nil {
 		return wg.Wait
 	}

@@ -71,6 +71,7 @@ type Node struct {
 	told       atomic.Pointer[map[string]Fitness] // of the other directors, by the leader's word; never written to
 	succession succession                         // of runLease alone
 	yielded    atomic.Int64                       // boot time until which this node leaves an election to another
+	tenures    tenures
 	ops        chan op
 	stuckSince atomic.Pointer[time.Time] // first write refused by an unfinished transfer
 	barrier    atomic.Uint64             // the term whose barrier is done
@@ -119,6 +120,7 @@ func New(cfg Config) (*Node, error) {
 		pingLease: make(chan struct{}, 1),
 		guard:     guard{now: cfg.Now},
 		gauge:     gauge{steady: steadyTime},
+		tenures:   tenures{tell: cfg.OnTenure},
 		ops:       make(chan op),
 		waiters:   map[string]waiter{},
 	}
@@ -427,7 +429,10 @@ func (n *Node) observe(ctx context.Context) error {
 	for {
 		n.cfg.OnChange()
 		if leader := n.leader(); leader.ID != known {
-			if known = leader.ID; known != "" {
+			if known = leader.ID; known != "" && known != n.id {
+				n.tenures.leads(cmp.Or(leader.Name, leader.ID))
+			}
+			if known != "" {
 				n.log.Info("leader", "node", cmp.Or(leader.Name, "?"), "id", leader.ID, "term", r.CurrentTerm())
 			} else {
 				n.log.Warn("no leader")
@@ -458,7 +463,7 @@ func (n *Node) handOver() {
 	if !ok {
 		return
 	}
-	if err := n.transferTo(ctx, best.entry); err != nil {
+	if err := n.transferTo(ctx, best.entry, n.cfg.Node+" stops"); err != nil {
 		n.log.Warn("this node stops as leader", "error", err)
 	}
 }

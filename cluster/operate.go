@@ -50,6 +50,9 @@ func (n *Node) ReplaceMember(ctx context.Context, who string) error {
 	return nil
 }
 
+// byOperator is the reason of a transfer that somebody asked for.
+const byOperator = "an operator asked for it"
+
 // leadHere serves methodTransfer, methodRemove and methodReplace.
 func (n *Node) leadHere(ctx context.Context, method, who string) ([]byte, error) {
 	return inLead(ctx, n, func(ctx context.Context) ([]byte, error) {
@@ -74,7 +77,7 @@ func (n *Node) transferHere(ctx context.Context, who string) ([]byte, error) {
 		if err := mayLead(director, own); err != nil {
 			return nil, err
 		}
-		return []byte(director.ID), n.transferTo(ctx, director.entry)
+		return []byte(director.ID), n.transferTo(ctx, director.entry, byOperator)
 	}
 	s, e, err := n.find(who)
 	switch {
@@ -99,7 +102,7 @@ func (n *Node) transferHere(ctx context.Context, who string) ([]byte, error) {
 	if err := mayLead(h, own); err != nil {
 		return nil, err
 	}
-	return []byte(e.ID), n.transferTo(ctx, e)
+	return []byte(e.ID), n.transferTo(ctx, e, byOperator)
 }
 
 // mayLead refuses a director that is less fit than the leader, which would get
@@ -121,7 +124,7 @@ func (n *Node) removeHere(ctx context.Context, who string) error {
 		if !ok {
 			return fmt.Errorf("%w: %s leads, and no other voter answers", ErrRefused, e.Name)
 		}
-		if err := n.transferTo(ctx, best.entry); err != nil {
+		if err := n.transferTo(ctx, best.entry, e.Name+" is to be removed"); err != nil {
 			return err
 		}
 		return fmt.Errorf("%w: leadership was given to %s first", errAgain, best.Name)

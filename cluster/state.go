@@ -164,6 +164,14 @@ func (n *Node) server(id string) (raft.Server, bool) {
 	return raft.Server{}, false
 }
 
+// nameOf returns the name of the node with that id, or the id.
+func (n *Node) nameOf(id string) string {
+	if s, ok := n.server(id); ok {
+		return cmp.Or(n.member(s).Name, id)
+	}
+	return cmp.Or(n.book.get(id).Name, id)
+}
+
 // member returns what is known of a server, at its newest known address.
 func (n *Node) member(s raft.Server) entry {
 	if string(s.ID) == n.id {

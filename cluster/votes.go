@@ -39,6 +39,9 @@ func (n *Node) runVotes(ctx context.Context) error {
 				continue
 			}
 			n.toRaft(ctx, rpc)
+		case *raft.TimeoutNowRequest: // the leader has chosen this node
+			n.tenures.called(n.nameOf(string(request.ID)), n.cfg.Now())
+			n.toRaft(ctx, rpc)
 		default:
 			n.toRaft(ctx, rpc)
 		}

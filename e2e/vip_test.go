@@ -18,11 +18,11 @@ services:
 `
 
 // vipLab is a cluster of three whose leader owns 10.9.0.100, and a probe of that.
-func vipLab(t testing.TB, config string) (*lab, *probe) {
+func vipLab(t testing.TB, config string, cluster ...string) (*lab, *probe) {
 	t.Helper()
 	l := newLab(t, "d1", "d2", "d3")
 	for _, n := range l.nodes {
-		n.config = "vip: {interface: eth0" + config + "}\n"
+		n.config, n.cluster = "vip: {interface: eth0"+config+"}\n", strings.Join(cluster, "")
 	}
 	l.startAll()
 	leader := l.awaitLeader()

@@ -45,6 +45,7 @@ func (k *Keeper) defend() {
 	for a, mac := range foreign {
 		if _, ok := k.held[a]; ok {
 			k.schedule.begin(a, now, k.timing)
+			k.lastForeign = Foreign{a, mac.String()}
 			k.log.Warn("another host claims an address of ours: it is announced again", "address", a, "mac", mac)
 		}
 	}

@@ -52,7 +52,9 @@ type Keeper struct {
 	looked       time.Duration    // when the last one was
 	fenceRebuilt uint64
 	repaired     uint64
+	lastRepaired netip.Addr
 	foreignCount uint64
+	lastForeign  Foreign
 
 	mu       sync.Mutex
 	wishes   wishes

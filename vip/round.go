@@ -327,6 +327,7 @@ func (k *Keeper) applyBatch(kind changeKind, batch []Address, lost map[netip.Add
 		}
 		if kind == add && lost[a.Addr()] {
 			k.repaired++
+			k.lastRepaired = a.Addr()
 			k.log.Warn("somebody removed an address of ours: it is back", "address", a)
 		}
 	}

@@ -37,10 +37,18 @@ type Status struct {
 	Fence                Fence
 	FenceRebuilt         uint64        // times that somebody else had removed the fence, or a part of it
 	AddressesRepaired    uint64        // addresses that somebody else had removed from the owner
+	Repaired             netip.Addr    // the last of them
 	ForeignAnnouncements uint64        // ARP and neighbour advertisements by others for addresses that this owner held
+	Foreign              Foreign       // one of the last of them
 	Errors               []ObjectError // what is not as it should be and why; at most MaxListed
 	ErrorCount           int
 	Warnings             []string // what an operator should know, though nothing is refused
+}
+
+// Foreign is an announcement of an owner's address by somebody else.
+type Foreign struct {
+	Address netip.Addr
+	MAC     string // of who claims it
 }
 
 // ObjectError says why something is not as it should be. A director with an error of
@@ -89,7 +97,8 @@ func (k *Keeper) publish() {
 	fresh := keepSince(listed, before.Errors, time.Now())
 	s := Status{
 		Owner: k.owner, Held: held[:min(len(held), MaxListed)], HeldCount: len(held), Down: k.plan.down, Fence: k.fenceState,
-		FenceRebuilt: k.fenceRebuilt, AddressesRepaired: k.repaired, ForeignAnnouncements: k.foreignCount,
+		FenceRebuilt: k.fenceRebuilt, AddressesRepaired: k.repaired, Repaired: k.lastRepaired,
+		ForeignAnnouncements: k.foreignCount, Foreign: k.lastForeign,
 		Errors: listed, ErrorCount: len(errs), Warnings: k.warnings,
 	}
 	if s.equal(before) {

@@ -94,6 +94,20 @@ func (f *fake) Status(context.Context) (api.Status, error) {
 	}, f.err
 }
 
+func (f *fake) Events(_ context.Context, q api.EventQuery) (api.Events, error) {
+	f.asked = append(f.asked, fmt.Sprintf("events %q %d", q.Node, q.Limit))
+	return api.Events{
+		Events: []api.Event{
+			{Time: time.Unix(1e9, 0).UTC(), Node: "d1", Kind: "stopping", Cause: "asked to"},
+			{
+				Time: time.Unix(1e9, 5e6).UTC(), Node: "d2", Kind: "active", Term: 7, Cause: "d1 gave leadership to this node", From: "lease ended",
+				Steps: []api.Step{{Name: "elected", MS: 3}, {Name: "VIPs up", MS: 4}}, TotalMS: 7,
+			},
+		},
+		Silent: []api.SilentNode{{Node: "d3", Reason: "no answer"}},
+	}, f.err
+}
+
 func (f *fake) Members(context.Context) ([]api.Member, error) {
 	return []api.Member{
 		{ID: "a1", Name: "d1", Address: "10.9.0.11:7400", Role: api.RoleDirector, Voter: true, Leader: true, Reachable: true},
@@ -411,6 +425,17 @@ warning: not highly available
 	}
 }
 
+func TestEvents(t *testing.T) {
+	c := newCLI(t)
+	out, errOut, _ := c.run("", "events", "--node", "d9", "--limit", "5")
+	c.want("events", `TIME                      NODE  EVENT     CAUSE
+2001-09-09T01:46:40.000Z  d1    stopping  asked to
+2001-09-09T01:46:40.005Z  d2    active    term 7; d1 gave leadership to this node; lease ended -> elected 3 ms -> VIPs up 4 ms (total 7 ms)
+`, out)
+	c.want("what is missing", "events of d3 are missing: no answer\n", errOut)
+	c.want("asked", `events "d9" 5`, strings.Join(c.agent.asked, ", "))
+}
+
 func TestMembers(t *testing.T) {
 	c := newCLI(t)
 	c.want("members", `NODE  ID  ADDRESS         ROLE      VOTER  LEADER  REACHABLE  WAITS FOR
@@ -571,7 +596,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 		}
 	}
 	check(newRoot())
-	pinned := []string{"agent", "apply", "destination", "drain", "get", "man", "members", "prefer", "reconcile", "recover", "release", "service", "status", "transfer", "undrain", "version"}
+	pinned := []string{"agent", "apply", "destination", "drain", "events", "get", "man", "members", "prefer", "reconcile", "recover", "release", "service", "status", "transfer", "undrain", "version"}
 	var names []string
 	for _, c := range newRoot().Commands() {
 		names = append(names, c.Name())

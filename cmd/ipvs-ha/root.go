@@ -107,7 +107,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(agentCommand(), recoverCommand(), releaseCommand(), versionCommand(), manCommand(root))
 	for _, c := range []*cobra.Command{
 		applyCommand(&o), getCommand(&o), serviceCommand(&o), destinationCommand(&o),
-		statusCommand(&o), membersCommand(&o), transferCommand(&o), reconcileCommand(&o),
+		statusCommand(&o), eventsCommand(&o), membersCommand(&o), transferCommand(&o), reconcileCommand(&o),
 		drainCommand(&o), undrainCommand(&o), preferCommand(&o),
 	} {
 		c.PersistentFlags().StringVar(&o.api, "api", "", "address of the agent, else IPVS_HA_API, else "+defaultAPI)
