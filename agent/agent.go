@@ -88,11 +88,7 @@ func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 		tenures: make(chan cluster.Tenure, 64), roleNoted: make(chan struct{}, 1), staging: make(chan struct{}, 1),
 	}
 	a.machine = fsm.New(a.wake)
-	clusterConfig, err := a.clusterConfig()
-	if err != nil {
-		return err
-	}
-	node, err := cluster.New(clusterConfig)
+	node, err := cluster.New(a.clusterConfig())
 	if err != nil {
 		return err
 	}
@@ -168,8 +164,7 @@ func (a *Agent) wake() {
 	}
 }
 
-func (a *Agent) clusterConfig() (cluster.Config, error) {
-	profile, err := cluster.ProfileByName(string(a.cfg.Cluster.Profile))
+func (a *Agent) clusterConfig() cluster.Config {
 	fitness := a.fitness
 	if a.cfg.Role == configs.Witness {
 		fitness = nil // cluster knows that by itself
@@ -184,7 +179,7 @@ func (a *Agent) clusterConfig() (cluster.Config, error) {
 		GossipPort: a.cfg.Cluster.GossipPort,
 		Join:       a.cfg.Cluster.Join,
 		Expect:     a.cfg.Cluster.Expect,
-		Profile:    profile,
+		Profile:    a.cfg.Cluster.Timings(),
 		Hold:       a.cfg.Cluster.OnQuorumLoss == configs.Hold,
 		FSM:        a.machine,
 		Applied:    func() uint64 { return a.machine.State().Index() },
@@ -197,5 +192,5 @@ func (a *Agent) clusterConfig() (cluster.Config, error) {
 		OnTenure:      a.onTenure,
 
 		Logger: a.log.With("part", "cluster"),
-	}, err
+	}
 }

@@ -12,9 +12,5 @@ import (
 // that has lost its majority; see cluster.OpenRecovery, whose errors it returns.
 func OpenRecovery(cfg configs.Config, dead []string, log *slog.Logger) (*cluster.Recovery, error) {
 	a := &Agent{cfg: cfg, log: log, machine: fsm.New(nil)}
-	clusterConfig, err := a.clusterConfig()
-	if err != nil {
-		return nil, err
-	}
-	return cluster.OpenRecovery(clusterConfig, dead)
+	return cluster.OpenRecovery(a.clusterConfig(), dead)
 }

@@ -154,6 +154,11 @@ func warnings(state cluster.State) []string {
 	if reachable := countReachable(state); voters > 2 && state.LeaderName != "" && reachable == voters/2+1 {
 		warnings = append(warnings, fmt.Sprintf("not highly available: %d of %d voters can be reached, and the loss of one more stops changes and failover", reachable, voters))
 	}
+	for _, m := range state.Members {
+		if m.OtherTimings != "" {
+			warnings = append(warnings, fmt.Sprintf("%s has other timings than this node: %s; set cluster.profile and cluster.timing the same on all nodes, or a leader may get no lease and nobody owns the virtual addresses", m.Name, m.OtherTimings))
+		}
+	}
 	if state.LeaderName == "" {
 		warnings = append(warnings, "no leader: changes are refused until a majority of the voters can be reached")
 	}

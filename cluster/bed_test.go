@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // testProfile is as quick as two busy cores allow.
 var testProfile = Profile{
-	Name: "test", Heartbeat: 200 * time.Millisecond, Election: 200 * time.Millisecond,
+	Heartbeat: 200 * time.Millisecond, Election: 200 * time.Millisecond,
 	LeaderLease: 150 * time.Millisecond, Commit: 5 * time.Millisecond, Transport: 500 * time.Millisecond,
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ipvs-ha/ipvs-ha/boottime"
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
+	"github.com/ipvs-ha/ipvs-ha/timing"
 )
 
 // MaxCommand is the largest command, in bytes. It is small so that a batch of them
@@ -26,6 +27,9 @@ const (
 	maxJoin   = 64 // addresses in Config.Join
 	maxName   = 63 // bytes of a cluster's or node's name
 )
+
+// A Profile is a set of timings that fit together.
+type Profile = timing.Profile
 
 // Config says who this node is and how it finds the others.
 type Config struct {
@@ -43,7 +47,7 @@ type Config struct {
 	// included: 1 founds it alone at once, 0 never founds, only joins. At
 	// most 7, and the same on all founding nodes.
 	Expect  int
-	Profile Profile     // the zero value is "lan"
+	Profile Profile     // the zero value is "lan"; must pass its Check
 	TLS     *tls.Config // for both directions; nil: plain TCP
 	// Hold has a leader that loses the other one of exactly two voters, both directors,
 	// keep its lease for as long as it runs. With more voters it does nothing.
@@ -117,7 +121,10 @@ func (c Config) withDefaults() (Config, error) {
 		bad("applied index of the state machine: missing")
 	}
 	if c.Profile == (Profile{}) {
-		c.Profile, _ = ProfileByName("lan")
+		c.Profile, _ = timing.ByName("lan")
+	}
+	if err := c.Profile.Check(); err != nil {
+		errs = append(errs, err)
 	}
 	join := make([]string, 0, len(c.Join))
 	for _, peer := range c.Join {

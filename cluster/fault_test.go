@@ -109,7 +109,7 @@ func TestAnOldLeaderDoesNotRead(t *testing.T) {
 	gates := map[string]*gate{}
 	for i := range 3 {
 		cfg := b.config(i+1, 3)
-		cfg.Profile = Profile{Name: "patient", Heartbeat: time.Second, Election: time.Second, LeaderLease: time.Second, Commit: 5 * time.Millisecond, Transport: 4 * time.Second}
+		cfg.Profile = Profile{Heartbeat: time.Second, Election: time.Second, LeaderLease: time.Second, Commit: 5 * time.Millisecond, Transport: 4 * time.Second}
 		g := &gate{pass: make(chan struct{})}
 		r := b.run(cfg, overRaft(func(conn net.Conn, _ string) net.Conn { return &heldConn{conn, g} }))
 		nodes, gates[r.ID()] = append(nodes, r), g

@@ -36,6 +36,7 @@ type hello struct {
 	Fitness   Fitness  `json:"fitness"`
 	LastIndex uint64   `json:"last_index"` // of its log
 	Term      uint64   `json:"term"`       // raft's
+	Timing    Profile  `json:"timing"`
 	Pledge    *pledge  `json:"pledge,omitempty"`
 	Leader    *entry   `json:"leader,omitempty"` // nil: it knows none
 	Members   []entry  `json:"members,omitempty"`
@@ -50,6 +51,7 @@ func (n *Node) hello() hello {
 		Expect:    n.cfg.Expect,
 		ClusterID: rec.ClusterID,
 		Member:    n.wasMember(),
+		Timing:    n.cfg.Profile,
 		Pledge:    rec.Pledge,
 	}
 	r := n.raft.Load()

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/ipvs-ha/ipvs-ha/timing"
 )
 
 // A pair of voters cannot replace one that is lost: nobody is elected without the vote
@@ -56,7 +58,7 @@ func (n *Node) holdLease() bool {
 		return false
 	}
 	length := n.cfg.Profile.Lease
-	until := n.cfg.Now() + length - length/drift - fenceLateness
+	until := n.cfg.Now() + length - length/timing.Drift - timing.FenceLateness
 	if !n.guard.hold(n.id, l.term, length) {
 		return false
 	}

@@ -11,15 +11,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/ipvs-ha/ipvs-ha/timing"
 )
-
-// fenceLateness is how late the fence that a kernel enforces at the end of a lease
-// may shut.
-const fenceLateness = 12 * time.Millisecond
-
-// drift is the difference of the clock rates of two nodes that a lease allows for:
-// one in so many.
-const drift = 1000
 
 // A lease is the leader's half: while it runs, no other node can be leader, whatever
 // anybody believes. It counts from before the newest request that a majority has
@@ -62,7 +56,7 @@ func (n *Node) runLease(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	tick := time.NewTicker(n.cfg.Profile.Lease / leaseRequests)
+	tick := time.NewTicker(n.cfg.Profile.Lease / timing.Requests)
 	defer tick.Stop()
 	holding := false
 	for {
@@ -181,7 +175,7 @@ func (n *Node) answerLease(from string, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	if request.Length > n.identity.get().Promised {
-		return nil, fmt.Errorf("%w: a lease of %s is longer than the %s of this node's profile; all nodes need the same profile", ErrRefused, request.Length, n.cfg.Profile.Lease)
+		return nil, fmt.Errorf("%w: a lease of %s is longer than the %s that this node may promise; all nodes need the same timings", ErrRefused, request.Length, n.identity.get().Promised)
 	}
 	if !n.guard.grant(from, request.Term, request.Sent, request.Length, n.raft.Load().CurrentTerm) {
 		return nil, fmt.Errorf("%w: term %d is over", ErrRefused, request.Term)
@@ -238,7 +232,7 @@ func (n *Node) renewLease(term uint64) {
 		return
 	}
 	length := n.cfg.Profile.Lease
-	until := sent[majority-1] + length - length/drift - fenceLateness
+	until := sent[majority-1] + length - length/timing.Drift - timing.FenceLateness
 	now := n.cfg.Now()
 	renewed := until > l.until && until > now
 	if renewed {

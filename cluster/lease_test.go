@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -11,7 +13,7 @@ import (
 
 // leaseProfile is quick, with room for two busy cores.
 var leaseProfile = Profile{
-	Name: "lease", Heartbeat: 700 * time.Millisecond, Election: 700 * time.Millisecond, LeaderLease: 300 * time.Millisecond,
+	Heartbeat: 700 * time.Millisecond, Election: 700 * time.Millisecond, LeaderLease: 300 * time.Millisecond,
 	Lease: 300 * time.Millisecond, Stagger: 50 * time.Millisecond, Commit: 5 * time.Millisecond, Transport: 700 * time.Millisecond,
 }
 
@@ -94,27 +96,6 @@ func awaitHolder(t *testing.T, w *watch, former string, nodes []*running) (since
 	return since
 }
 
-func TestProfilesAreConsistent(t *testing.T) {
-	for _, name := range []string{"fast", "lan", "wan"} {
-		p, err := ProfileByName(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for rule, ok := range map[string]bool{
-			"the fence's lateness and the clocks' drift are a small part of a lease": fenceLateness+p.Lease/drift < p.Lease/5,
-			"raft's timers do not fire before a promise ends":                        10*p.Heartbeat >= 23*p.Lease,
-			"a leader that hears nobody steps down soon":                             2*p.LeaderLease <= 3*p.Lease,
-			"one late heartbeat does not depose a leader":                            5*p.LeaderLease >= 2*p.Heartbeat,
-			"a vote request outlives the promise that holds it":                      p.Transport > p.Lease,
-			"raft accepts it": p.LeaderLease <= p.Heartbeat && p.Heartbeat <= p.Election,
-		} {
-			if !ok {
-				t.Errorf("profile %s: not so: %s", name, rule)
-			}
-		}
-	}
-}
-
 // TestLeaseMovesAtItsEnd: the successor does not wait for raft's timers.
 func TestLeaseMovesAtItsEnd(t *testing.T) {
 	t.Parallel()
@@ -175,6 +156,36 @@ func TestAFollowerThatWasAwayMovesNothing(t *testing.T) {
 	if got := nodes[0].State().Term; got != term || w.count() != 1 {
 		t.Errorf("term %d, was %d; %d holders", got, term, w.count())
 	}
+}
+
+// TestOtherTimingsAreTold: on both sides, and a leader that a majority may still grant
+// works on.
+func TestOtherTimingsAreTold(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	short := leaseProfile
+	short.Lease, short.LeaderLease, short.Heartbeat = 200*time.Millisecond, 290*time.Millisecond, 650*time.Millisecond
+	_, _, nodes := leased(t, func(c *Config) {
+		if c.Node == "d2" {
+			c.Profile, c.Logger = short, slog.New(slog.NewTextHandler(&log, nil))
+		}
+	})
+	for _, r := range nodes {
+		words := map[string]string{"d2": "lease 200ms, not 300ms, heartbeat 650ms, not 700ms, leader_lease 290ms, not 300ms"}
+		if r.cfg.Node == "d2" {
+			other := "lease 300ms, not 200ms, heartbeat 700ms, not 650ms, leader_lease 300ms, not 290ms"
+			words = map[string]string{"d1": other, "d3": other}
+		}
+		eventually(t, "words", func() bool {
+			for _, m := range r.State().Members {
+				if m.OtherTimings != words[m.Name] {
+					return false
+				}
+			}
+			return true
+		}, nodes...)
+	}
+	eventually(t, "a line in the log", func() bool { return strings.Contains(log.String(), "all nodes need the same profile") })
 }
 
 // TestLeaseOfOne: a node alone grants itself.

@@ -223,8 +223,8 @@ func (n *Node) awaitDisk(ctx context.Context) error {
 		n.log.Info("the disk of the data directory works again", "directory", n.disk.dir)
 	}
 	if stagger := n.cfg.Profile.Stagger; stagger > 0 && election > stagger {
-		n.log.Warn("an election takes longer on this disk than the next in rank waits, so that two may stand at once when the leader is lost; use a quicker disk, or a slower profile",
-			"directory", n.disk.dir, "election", election.Round(time.Millisecond), "profile", n.cfg.Profile.Name, "waits", stagger)
+		n.log.Warn("an election takes longer on this disk than the next in rank waits, so that two may stand at once when the leader is lost; use a quicker disk, a slower profile, or a longer cluster.timing.stagger",
+			"directory", n.disk.dir, "election", election.Round(time.Millisecond), "waits", stagger)
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 // director could lead. Any member may ask; errors match ErrNotFound, ErrRefused,
 // ErrNoLeader or ErrUnknown.
 func (n *Node) Transfer(ctx context.Context, who string) error {
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.Profile.leaderWait()+opTimeout)
+	ctx, cancel := context.WithTimeout(ctx, n.leaderWait()+opTimeout)
 	defer cancel()
 	target, err := n.atLeader(ctx, methodTransfer, []byte(who), false)
 	if err != nil {

@@ -60,6 +60,7 @@ func (n *Node) runPeers(ctx context.Context) error {
 		state := n.State()
 		state.LeaderAge = 0
 		if !reflect.DeepEqual(state, last) {
+			n.warnOfTimings(last, state)
 			last = state
 			n.cfg.OnChange()
 		}
@@ -85,6 +86,16 @@ func (n *Node) afterElection(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(electionPause):
+	}
+}
+
+// warnOfTimings logs that a member's timings are not this node's, when that is new.
+func (n *Node) warnOfTimings(last, state State) {
+	for _, m := range state.Members {
+		was := slices.ContainsFunc(last.Members, func(o Member) bool { return o.ID == m.ID && o.OtherTimings == m.OtherTimings })
+		if m.OtherTimings != "" && !was {
+			n.log.Warn("a member has other timings; all nodes need the same profile", "node", m.Name, "there", m.OtherTimings)
+		}
 	}
 }
 

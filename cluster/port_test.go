@@ -341,6 +341,7 @@ func TestConfigIsChecked(t *testing.T) {
 		{"gossip port", func(c *Config) { c.GossipPort = c.Port }, "gossip port"},
 		{"expect", func(c *Config) { c.Expect = 8 }, "expect 8"},
 		{"join", func(c *Config) { c.Join = []string{"localhost"} }, `peer "localhost"`},
+		{"profile", func(c *Config) { c.Profile.Election = 1 }, "timing election: 1ns: must be at least heartbeat, 200ms"},
 		{"machine", func(c *Config) { c.FSM = nil }, "state machine"},
 	}
 	for _, tt := range tests {
@@ -351,14 +352,6 @@ func TestConfigIsChecked(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
-	}
-	for _, name := range []string{"fast", "lan", "wan", ""} {
-		if _, err := ProfileByName(name); err != nil {
-			t.Error(err)
-		}
-	}
-	if _, err := ProfileByName("slow"); err == nil {
-		t.Error("a profile that does not exist")
 	}
 }
 

@@ -66,12 +66,12 @@ func (n *Node) Call(ctx context.Context, id, method string, body []byte) ([]byte
 // certainly did not happen is tried again for a few election timeouts; what may
 // have happened only when it is repeatable.
 func (n *Node) atLeader(ctx context.Context, method string, body []byte, repeatable bool) ([]byte, error) {
-	giveUp, asked := time.Now().Add(n.cfg.Profile.leaderWait()), ""
+	giveUp, asked := time.Now().Add(n.leaderWait()), ""
 	for {
 		leader := n.leader()
 		answer, err := n.tryLeader(ctx, leader, method, body)
 		if leader.ID != asked { // the wait for the next leader begins
-			giveUp, asked = time.Now().Add(n.cfg.Profile.leaderWait()), leader.ID
+			giveUp, asked = time.Now().Add(n.leaderWait()), leader.ID
 		}
 		var fromPeer *peerError
 		certain := errors.Is(err, errAgain) || errors.Is(err, errNotSent) || errors.Is(err, ErrNoLeader)
@@ -98,6 +98,9 @@ func (n *Node) atLeader(ctx context.Context, method string, body []byte, repeata
 		return nil, fmt.Errorf("%w: %w", ErrNoLeader, err)
 	}
 }
+
+// leaderWait is how long a request waits for a leader to appear: a few elections.
+func (n *Node) leaderWait() time.Duration { return 5 * n.cfg.Profile.Election }
 
 func (n *Node) tryLeader(ctx context.Context, leader entry, method string, body []byte) ([]byte, error) {
 	switch leader.ID {

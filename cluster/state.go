@@ -37,6 +37,9 @@ type Member struct {
 	// seconds ago.
 	Reachable bool
 	Waiting   string // why it is not a member; "" when it is
+	// OtherTimings says how its timings differ from this node's, "" when they do not or
+	// are not known. All members need the same.
+	OtherTimings string
 }
 
 // State returns what this node knows now. It does not block on the network.
@@ -71,12 +74,15 @@ func (n *Node) State() State {
 	}
 	for _, s := range n.servers() {
 		e := n.member(s)
-		_, reachable := seen[e.ID]
+		h, reachable := seen[e.ID]
 		m := Member{
 			ID: e.ID, Name: cmp.Or(e.Name, e.ID), Address: e.Address,
 			Voter: s.Suffrage == raft.Voter, Witness: e.Witness,
 			Leader: e.ID == leader.ID, Local: e.ID == n.id,
 			Reachable: reachable || e.ID == n.id,
+		}
+		if reachable && !m.Local {
+			m.OtherTimings = n.cfg.Profile.Differs(h.Timing)
 		}
 		if m.Local {
 			state.Joined = true

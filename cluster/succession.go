@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/ipvs-ha/ipvs-ha/timing"
 )
 
 // A pollRequest asks a voter whether it would help the asker succeed the leader.
@@ -53,7 +55,7 @@ func (n *Node) succeedLeader(ctx context.Context) {
 	}
 	wait, free := n.poll(ctx)
 	if !free {
-		s.next = n.cfg.Now() + max(min(wait, n.cfg.Profile.Lease), n.cfg.Profile.Lease/leaseRequests)
+		s.next = n.cfg.Now() + max(min(wait, n.cfg.Profile.Lease), n.cfg.Profile.Lease/timing.Requests)
 		return
 	}
 	now = n.cfg.Now()

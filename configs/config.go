@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/timing"
 )
 
 // maxFile is the largest file read, in bytes.
@@ -88,10 +90,18 @@ type Cluster struct {
 	Join       []string   // each an IP address or IP:PORT of a node's cluster port
 	Expect     int        // 0..7 voters that found the cluster together; 0 = only join
 	Profile    Profile
+	Timing     timing.Profile // what differs from Profile; zero values do not
 	// OnQuorumLoss says what the active director of exactly two voters does when it
 	// loses the other one.
 	OnQuorumLoss   OnQuorumLoss
 	AllowTwoVoters bool // Expect may be 2
+}
+
+// Timings returns the profile with what differs from it. It is checked in a Config
+// that was loaded.
+func (c Cluster) Timings() timing.Profile {
+	p, _ := timing.ByName(string(c.Profile)) // Load knows no others
+	return p.With(c.Timing)
 }
 
 // Sync says how connection sync reaches this host.
@@ -239,6 +249,9 @@ func (c *Config) check(f *file) {
 			f.failf("cluster.on_quorum_loss", "hold needs exactly two voters, and cluster.expect is %d: the others elect another director, so that one alone must give up", c.Cluster.Expect)
 		}
 	}
+	for _, e := range broken(c.Cluster.Timings().Check()) {
+		f.failf("cluster.timing."+e.Key, "%s", e.Reason)
+	}
 	if c.Role == Witness && c.Sync.Interface != "" {
 		f.failf("sync.interface", "is for directors: a witness runs no sync daemon")
 	}
@@ -255,6 +268,19 @@ func (c *Config) check(f *file) {
 	if c.VIP.Interface == "" && len(c.VIP.Allow) > 0 {
 		f.failf("vip.allow", alone)
 	}
+}
+
+// broken returns the rules in an error of timing.Profile.Check.
+func broken(err error) (all []*timing.Error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			var rule *timing.Error
+			if errors.As(e, &rule) {
+				all = append(all, rule)
+			}
+		}
+	}
+	return all
 }
 
 func checkName(s string) error {

@@ -8,6 +8,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
+	"github.com/ipvs-ha/ipvs-ha/timing"
 )
 
 // keys are the keys of the configuration file. docs/configuration.md is made from
@@ -26,6 +27,13 @@ func (c *Config) keys() []key {
 		{"cluster.profile", word(&c.Cluster.Profile, Fast, LAN, WAN), "lan", "Timings of elections: `fast` for one rack, `lan`, or `wan`. The same on all nodes."},
 		{"cluster.on_quorum_loss", word(&c.Cluster.OnQuorumLoss, Release, Hold), "release", "What the active director does when it loses the majority. `release`: it gives the virtual addresses up. `hold`: it keeps them, where that is safe: with exactly two voters, both directors. When it is lost itself, nobody has them then."},
 		{"cluster.allow_two_voters", boolean(&c.Cluster.AllowTwoVoters), "false", "`true`: `cluster.expect` may be 2. Such a cluster survives the loss of neither; a witness as third node is better."},
+		{"cluster.timing.lease", duration(&c.Cluster.Timing.Lease, timing.MinLease, timing.MaxLease), "the profile's", "How long a leader is certainly the only one after a majority has granted that; it asks six times as often. 65ms to 10s. The same on all nodes, like all of `cluster.timing`."},
+		{"cluster.timing.heartbeat", duration(&c.Cluster.Timing.Heartbeat, time.Millisecond, maxTiming), "the profile's", "How long a follower that hears nothing waits before raft itself calls an election. At least 2.3 times `lease`."},
+		{"cluster.timing.election", duration(&c.Cluster.Timing.Election, time.Millisecond, maxTiming), "the profile's", "How long an election may take before the next one. At least `heartbeat`."},
+		{"cluster.timing.leader_lease", duration(&c.Cluster.Timing.LeaderLease, time.Millisecond, maxTiming), "the profile's", "How long a leader that no majority answers leads on. 2/5 of `heartbeat` to 1.5 times `lease`."},
+		{"cluster.timing.stagger", duration(&c.Cluster.Timing.Stagger, time.Millisecond, timing.MaxLease), "the profile's", "How long the second in rank waits for the first when a leader is lost. At most `lease`."},
+		{"cluster.timing.transport", duration(&c.Cluster.Timing.Transport, time.Millisecond, maxTiming), "the profile's", "How long one message of raft may take. Above `lease`."},
+		{"cluster.timing.commit", duration(&c.Cluster.Timing.Commit, time.Millisecond, maxTiming), "the profile's", "How late a follower applies a change when no other follows. 1ms to `heartbeat`."},
 		{"sync.interface", text(&c.Sync.Interface, checkInterface), "none", "The interface over which the kernel's sync daemons exchange connections. Without one this director runs no sync daemon, and says so in its status."},
 		{"vip.interface", text(&c.VIP.Interface, checkInterface), "none", "The interface on which this director takes virtual addresses. Without one it takes none, and says so in its status."},
 		{"vip.networks", entries(c.network), "{}", "Interfaces of the virtual addresses that name a network, like `{inside: eth1}`. An address whose network is not here cannot be taken."},
@@ -37,6 +45,9 @@ func (c *Config) keys() []key {
 		{"api.socket", text(&c.API.Socket, checkSocket), "/run/ipvs-ha/api.sock", "The unix socket of the API. Belongs to root and the group `ipvs-ha` when there is one; mode 0660."},
 	}
 }
+
+// maxTiming bounds the timings that follow from the lease.
+const maxTiming = time.Minute
 
 // maxItems is how many networks or prefixes, or addresses to join, may be listed.
 const maxItems = 64
