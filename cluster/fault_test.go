@@ -369,3 +369,14 @@ func TestWitnessWaitsForItsDirector(t *testing.T) {
 		return back.State().IsLeader
 	}, witness, back)
 }
+
+// TestRaftUsesNoPipelines: see where the transport is made.
+func TestRaftUsesNoPipelines(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 1)
+	r := b.run(b.config(1, 1))
+	formed(t, r)
+	if _, err := r.transport.AppendEntriesPipeline(raft.ServerID(r.ID()), "127.0.0.1:1"); !errors.Is(err, raft.ErrPipelineReplicationNotSupported) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -344,8 +344,11 @@ func (n *Node) start(ctx context.Context) error {
 		return err
 	}
 	n.transport = &transport{awaitPeer: n.awaitPeer, guarded: make(chan raft.RPC), NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:                  n.streams,
-		MaxPool:                 3,
+		Stream:  n.streams,
+		MaxPool: 3,
+		// A pipeline whose reader has stopped, as it does when the peer is in a later term,
+		// holds its writer for ever, and with it raft's end.
+		MaxRPCsInFlight:         1,
 		Timeout:                 n.cfg.Profile.Transport,
 		Logger:                  n.raftCfg.Logger,
 		ServerAddressProvider:   n.book,
