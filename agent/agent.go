@@ -18,6 +18,7 @@ import (
 	"github.com/ipvs-ha/ipvs-ha/configs"
 	"github.com/ipvs-ha/ipvs-ha/fsm"
 	"github.com/ipvs-ha/ipvs-ha/reconcile"
+	"github.com/ipvs-ha/ipvs-ha/secret"
 	"github.com/ipvs-ha/ipvs-ha/track"
 	"github.com/ipvs-ha/ipvs-ha/vip"
 )
@@ -88,7 +89,13 @@ func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 		tenures: make(chan cluster.Tenure, 64), roleNoted: make(chan struct{}, 1), staging: make(chan struct{}, 1),
 	}
 	a.machine = fsm.New(a.wake)
-	node, err := cluster.New(a.clusterConfig())
+	shared, err := readSecret(cfg)
+	if err != nil {
+		return err
+	}
+	clusterConfig := a.clusterConfig()
+	clusterConfig.Secret = shared
+	node, err := cluster.New(clusterConfig)
 	if err != nil {
 		return err
 	}
@@ -162,6 +169,24 @@ func (a *Agent) wake() {
 	case a.ping <- struct{}{}:
 	default:
 	}
+}
+
+// Check reads what a configuration names beside itself, as Run does first.
+func Check(cfg configs.Config) error {
+	_, err := readSecret(cfg)
+	return err
+}
+
+// readSecret returns the cluster's secret, nil when there is none.
+func readSecret(cfg configs.Config) (*secret.Secret, error) {
+	if cfg.Cluster.SecretFile == "" {
+		return nil, nil
+	}
+	s, err := secret.Read(cfg.Cluster.SecretFile)
+	if err != nil {
+		return nil, fmt.Errorf("cluster.secret_file: %w", err)
+	}
+	return s, nil
 }
 
 func (a *Agent) clusterConfig() cluster.Config {

@@ -154,6 +154,11 @@ func warnings(state cluster.State) []string {
 	if reachable := countReachable(state); voters > 2 && state.LeaderName != "" && reachable == voters/2+1 {
 		warnings = append(warnings, fmt.Sprintf("not highly available: %d of %d voters can be reached, and the loss of one more stops changes and failover", reachable, voters))
 	}
+	if state.Waiting == "" { // else it is among the reasons
+		for _, who := range state.KeptOut {
+			warnings = append(warnings, "kept out: "+who)
+		}
+	}
 	for _, m := range state.Members {
 		if m.OtherTimings != "" {
 			warnings = append(warnings, fmt.Sprintf("%s has other timings than this node: %s; set cluster.profile and cluster.timing the same on all nodes, or a leader may get no lease and nobody owns the virtual addresses", m.Name, m.OtherTimings))

@@ -22,7 +22,14 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// Raft answers no transfer that is under way when it is shut down.
+		goleak.IgnoreTopFunction("github.com/hashicorp/raft.(*deferError).Error"),
+		// Memberlist does not wait for the end of a probe.
+		goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"),
+	)
+}
 
 // testProfile is as quick as two busy cores allow.
 var testProfile = Profile{
@@ -268,6 +275,11 @@ func eventually(t *testing.T, what string, ok func() bool, nodes ...*running) {
 		if time.Now().After(deadline) {
 			for _, r := range nodes {
 				t.Logf("%s: %+v", r.cfg.Node, r.State())
+				select {
+				case <-r.done:
+					t.Logf("%s has ended: %v", r.cfg.Node, r.err)
+				default:
+				}
 			}
 			t.Fatalf("within %v: never %s", patience, what)
 		}

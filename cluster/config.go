@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/ipvs-ha/ipvs-ha/boottime"
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
+	"github.com/ipvs-ha/ipvs-ha/secret"
 	"github.com/ipvs-ha/ipvs-ha/timing"
 )
 
@@ -47,8 +47,10 @@ type Config struct {
 	// included: 1 founds it alone at once, 0 never founds, only joins. At
 	// most 7, and the same on all founding nodes.
 	Expect  int
-	Profile Profile     // the zero value is "lan"; must pass its Check
-	TLS     *tls.Config // for both directions; nil: plain TCP
+	Profile Profile // the zero value is "lan"; must pass its Check
+	// Secret is shared by all members: it authenticates and encrypts the cluster port
+	// and gossip. Nil: whoever reaches the ports is believed.
+	Secret *secret.Secret
 	// Hold has a leader that loses the other one of exactly two voters, both directors,
 	// keep its lease for as long as it runs. With more voters it does nothing.
 	Hold bool

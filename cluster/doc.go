@@ -9,9 +9,10 @@
 //
 // # Ports
 //
-// One TCP port carries raft and requests. Every connection begins with a preface
-// that names the cluster, its id and both ends; a mismatch is refused before
-// anything else is decoded. The gossip port (UDP and TCP) is optional.
+// One TCP port carries raft and requests, in mutual TLS when the nodes share a
+// secret. Every connection begins with a preface that names the cluster, its id and
+// both ends; a mismatch is refused before anything else is decoded. The gossip port
+// (UDP and TCP) is optional.
 //
 // # Data directory
 //

@@ -50,6 +50,15 @@ func (g *gossip) run(ctx context.Context) error {
 	config.BindAddr, config.BindPort = g.cfg.Address.String(), g.cfg.GossipPort
 	config.AdvertiseAddr, config.AdvertisePort = config.BindAddr, config.BindPort
 	config.Label = g.cfg.Cluster
+	if g.cfg.Secret != nil {
+		keys, err := g.cfg.Secret.GossipKeys()
+		if err == nil {
+			config.Keyring, err = memberlist.NewKeyring(keys, keys[0])
+		}
+		if err != nil {
+			return fmt.Errorf("gossip keys: %w", err)
+		}
+	}
 	config.TCPTimeout = gossipTCPTimeout
 	config.Delegate = metaDelegate(meta)
 	config.Logger = log.New(gossipLog{newQuiet(g.log)}, "", 0)

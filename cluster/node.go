@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -97,6 +98,12 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster configuration: %w", err)
 	}
+	var tlsConfig *tls.Config
+	if cfg.Secret != nil {
+		if tlsConfig, err = cfg.Secret.TLS(); err != nil {
+			return nil, fmt.Errorf("cluster port: %w", err)
+		}
+	}
 	disk := newDisk(cfg.DataDir, cfg.writeLimit)
 	slow := time.AfterFunc(disk.limit, func() {
 		cfg.Logger.Warn("this node does not start before the disk of its data directory answers", "directory", disk.dir)
@@ -139,9 +146,9 @@ func New(cfg Config) (*Node, error) {
 		return n.dial(ctx, streamRaft, id, address)
 	})
 	n.port = &port{
-		address: cfg.Address, tls: cfg.TLS, log: cfg.Logger, id: n.id, judge: n.judge,
+		address: cfg.Address, tls: tlsConfig, log: cfg.Logger, id: n.id, judge: n.judge,
 		known: n.knows, conns: map[net.Conn]netip.Addr{}, perIP: map[netip.Addr]int{},
-		dialed: map[*dialedConn]bool{}, complaints: map[string]bool{},
+		dialed: map[*dialedConn]bool{}, complaints: map[string]bool{}, strangers: map[string]stranger{},
 	}
 	n.gossip = &gossip{cfg: cfg, id: n.id, log: cfg.Logger, peers: n.addresses}
 	return n, nil
@@ -285,6 +292,9 @@ func (n *Node) Run(ctx context.Context) error {
 
 // run is Run on a disk that works.
 func (n *Node) run(ctx context.Context) error {
+	if n.cfg.Secret == nil && !n.cfg.Address.IsLoopback() {
+		n.log.Warn("the cluster port and gossip are not authenticated; set cluster.secret_file on all nodes")
+	}
 	if n.awaitDisk(ctx) != nil {
 		return n.Close()
 	}

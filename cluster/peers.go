@@ -8,6 +8,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,6 +55,9 @@ func (n *Node) runPeers(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+		}
+		if strangers := n.port.keptOut(); waiting != "" && len(strangers) > 0 {
+			waiting += "; kept out: " + strings.Join(strangers, "; ")
 		}
 		n.waiting.Store(&waiting)
 		n.requests.prune()

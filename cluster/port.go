@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -25,7 +26,7 @@ const (
 // each to the part that serves its type of stream.
 type port struct {
 	address netip.Addr
-	tls     *tls.Config
+	tls     *tls.Config // nil: plain TCP
 	log     *slog.Logger
 	// judge returns why a caller is refused, or "".
 	judge func(preface) string
@@ -41,7 +42,8 @@ type port struct {
 	perIP      map[netip.Addr]int      // of them
 	dialed     map[*dialedConn]bool
 	closed     bool
-	complaints map[string]bool // peers and reasons that were logged
+	complaints map[string]bool     // peers and reasons that were logged
+	strangers  map[string]stranger // by address; at most maxStrangers
 }
 
 // listen binds the port.
@@ -177,13 +179,17 @@ func (p *port) handle(ctx context.Context, raw net.Conn) {
 	if p.tls != nil {
 		secure := tls.Server(raw, p.tls)
 		if err := secure.HandshakeContext(ctx); err != nil {
-			p.complain(remoteIP(raw).String(), "TLS handshake: "+plain(err))
+			p.refuseHandshake(raw, err)
 			return
 		}
-		conn = secure
+		conn = tlsConn{secure}
 	}
 	var from preface
-	if err := readPreface(conn, &from); err != nil {
+	if err := readPreface(conn, &from); errors.Is(err, errTLS) && p.tls == nil {
+		p.keepOut(remoteIP(raw).String(), hasASecret)
+		farewell(raw, alertNoSecret)
+		return
+	} else if err != nil {
 		p.complain(remoteIP(raw).String(), "preface: "+plain(err))
 		return
 	}
@@ -197,6 +203,22 @@ func (p *port) handle(ctx context.Context, raw net.Conn) {
 	}
 	conn.SetDeadline(time.Time{})
 	p.serve(conn, from)
+}
+
+// refuseHandshake tells a caller whose TLS handshake failed why, as far as TLS has not.
+func (p *port) refuseHandshake(raw net.Conn, err error) {
+	reason, stranger := handshakeReason(err)
+	if !stranger {
+		p.complain(remoteIP(raw).String(), reason)
+		return
+	}
+	p.keepOut(remoteIP(raw).String(), reason)
+	if reason == hasNoSecret {
+		var message bytes.Buffer
+		if writePreface(&message, prefaceAnswer{Refused: hasASecret}) == nil {
+			farewell(raw, message.Bytes())
+		}
+	}
 }
 
 // dial connects to the node with that id ("" takes whoever is there) at address.
@@ -220,15 +242,11 @@ func (p *port) dial(ctx context.Context, address string, self preface) (_ net.Co
 		}
 	}()
 	if p.tls != nil {
-		config := p.tls.Clone()
-		if config.ServerName == "" {
-			config.ServerName = remoteIP(conn).String()
-		}
-		secure := tls.Client(conn, config)
+		secure := tls.Client(conn, p.tls)
 		if err := secure.HandshakeContext(ctx); err != nil {
-			return nil, "", fmt.Errorf("TLS handshake with %s: %w", address, err)
+			return nil, "", p.handshakeError(address, err)
 		}
-		conn = secure
+		conn = tlsConn{secure}
 	}
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
 	var answer prefaceAnswer
@@ -236,7 +254,14 @@ func (p *port) dial(ctx context.Context, address string, self preface) (_ net.Co
 		return nil, "", fmt.Errorf("preface to %s: %w", address, err)
 	}
 	if err := readPreface(conn, &answer); err != nil {
+		if _, stranger := handshakeReason(err); stranger { // who is called judges after the handshake
+			return nil, "", p.handshakeError(address, err)
+		}
 		return nil, "", fmt.Errorf("preface of %s: %w", address, err)
+	}
+	if answer.Refused == hasASecret && p.tls == nil {
+		p.keepOut(remoteIP(conn).String(), hasASecret)
+		return nil, "", fmt.Errorf("%s: %s", address, hasASecret)
 	}
 	if answer.Refused != "" {
 		p.complain(address, "refused by the peer: "+answer.Refused)
@@ -246,6 +271,18 @@ func (p *port) dial(ctx context.Context, address string, self preface) (_ net.Co
 		return nil, answer.ID, fmt.Errorf("%s: %w: it is node %s, not %s", address, ErrRefused, answer.ID, self.To)
 	}
 	return conn, answer.ID, nil
+}
+
+// handshakeError is why the handshake with the node at address failed.
+func (p *port) handshakeError(address string, err error) error {
+	reason, stranger := handshakeReason(err)
+	if !stranger {
+		return fmt.Errorf("TLS handshake with %s: %w", address, err)
+	}
+	if host, _, splitErr := net.SplitHostPort(address); splitErr == nil {
+		p.keepOut(host, reason)
+	}
+	return fmt.Errorf("%s: %s", address, reason)
 }
 
 // complain logs why a peer is refused, once a reason.

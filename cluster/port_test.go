@@ -3,17 +3,11 @@ package cluster
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/netip"
 	"slices"
@@ -240,44 +234,6 @@ func TestConnectionBreaks(t *testing.T) {
 	listener.Close()
 	if err := ask(); !errors.Is(err, errNotSent) {
 		t.Errorf("got %v, want errNotSent", err)
-	}
-}
-
-func TestOverTLS(t *testing.T) {
-	t.Parallel()
-	config := testTLS(t)
-	b, nodes := three(t, func(c *Config) { c.TLS = config })
-	propose(t, nodes[1], "secret")
-	plain := b.config(4, 0)
-	stranger := b.run(plain)
-	eventually(t, "words", func() bool { return strings.Contains(stranger.State().Waiting, "no cluster answers") }, stranger)
-}
-
-// testTLS returns mutual TLS with one certificate for all nodes.
-func testTLS(t *testing.T) *tls.Config {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		DNSNames: []string{"lb"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(leaf)
-	return &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
-		RootCAs:      pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
-		ServerName: "lb", MinVersion: tls.VersionTLS13,
 	}
 }
 

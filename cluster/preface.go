@@ -49,10 +49,16 @@ func writePreface(w io.Writer, v any) error {
 	return err
 }
 
+// errTLS says that TLS was spoken where a preface was awaited.
+var errTLS = errors.New("TLS, not the cluster port's protocol")
+
 func readPreface(r io.Reader, v any) error {
 	head := make([]byte, len(magic)+2)
 	if _, err := io.ReadFull(r, head); err != nil {
 		return err
+	}
+	if isClientHello(head) {
+		return errTLS
 	}
 	if string(head[:len(magic)]) != magic {
 		return errors.New("not the cluster port's protocol, or another version of it")

@@ -22,6 +22,7 @@ type State struct {
 	Joined     bool          // this node is in the configuration it knows
 	Members    []Member      // by name
 	Waiting    string        // why this node is no member yet, or no more to the others; "" when it is
+	KeptOut    []string      // who does not share the secret and tried in the last minute, with what is wrong
 }
 
 // A Member is a node of the cluster, or one that waits to become one.
@@ -44,7 +45,7 @@ type Member struct {
 
 // State returns what this node knows now. It does not block on the network.
 func (n *Node) State() State {
-	state := State{ClusterID: n.identity.get().ClusterID, Raft: "stopped", LeaderAge: -1}
+	state := State{ClusterID: n.identity.get().ClusterID, Raft: "stopped", LeaderAge: -1, KeptOut: n.port.keptOut()}
 	if waiting := n.waiting.Load(); waiting != nil {
 		state.Waiting = *waiting
 	}

@@ -90,6 +90,7 @@ type Cluster struct {
 	Join       []string   // each an IP address or IP:PORT of a node's cluster port
 	Expect     int        // 0..7 voters that found the cluster together; 0 = only join
 	Profile    Profile
+	SecretFile string         // absolute path; empty: no secret
 	Timing     timing.Profile // what differs from Profile; zero values do not
 	// OnQuorumLoss says what the active director of exactly two voters does when it
 	// loses the other one.

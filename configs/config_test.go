@@ -56,7 +56,7 @@ func TestConfigEveryKey(t *testing.T) {
 node: d2
 role: director
 data_dir: /srv/lb
-cluster: {name: west, address: "2001:db8::2", port: 1, gossip_port: 65535, join: [10.9.0.11, "10.9.0.12:7500", "[2001:db8::3]:7400"], expect: 2, profile: wan, timing: {lease: 1s, heartbeat: 3s, election: 4s, leader_lease: 1250ms, stagger: 90ms, transport: 2s, commit: 30ms}, on_quorum_loss: hold, allow_two_voters: true}
+cluster: {name: west, address: "2001:db8::2", port: 1, gossip_port: 65535, join: [10.9.0.11, "10.9.0.12:7500", "[2001:db8::3]:7400"], expect: 2, profile: wan, secret_file: /etc/s, timing: {lease: 1s, heartbeat: 3s, election: 4s, leader_lease: 1250ms, stagger: 90ms, transport: 2s, commit: 30ms}, on_quorum_loss: hold, allow_two_voters: true}
 sync: {interface: bond0.100}
 vip: {interface: eth0, networks: {inside: eth1, 7: vlan.7}, allow: [10.9.0.0/24, 10.9.1.1, "2001:db8::/64"], fence: off}
 track: [{interface: eth1}, {gateway: 10.9.0.1}, {gateway: "2001:db8::1"}]
@@ -72,7 +72,7 @@ api: {socket: /tmp/a.sock}
 		Cluster: Cluster{
 			Name: "west", Address: netip.MustParseAddr("2001:db8::2"), Port: 1, GossipPort: 65535,
 			Join: []string{"10.9.0.11", "10.9.0.12:7500", "[2001:db8::3]:7400"}, Expect: 2, Profile: WAN,
-			OnQuorumLoss: Hold, AllowTwoVoters: true,
+			SecretFile: "/etc/s", OnQuorumLoss: Hold, AllowTwoVoters: true,
 			Timing: timing.Profile{
 				Lease: time.Second, Heartbeat: 3 * time.Second, Election: 4 * time.Second, LeaderLease: 1250 * time.Millisecond,
 				Stagger: 90 * time.Millisecond, Transport: 2 * time.Second, Commit: 30 * time.Millisecond,
@@ -118,6 +118,7 @@ func TestConfigRefuses(t *testing.T) {
 		{"timings", "cluster:\n  name: lb\n  address: 10.9.0.11\n  expect: 1\n  timing:\n    heartbeat: 500ms\n    transport: 200ms\n", "c.yaml:6: cluster.timing.heartbeat: 500ms: must be at least 2.3 times lease, 300ms, that is 690ms, or raft stands for election before a promise ends\n        heartbeat: 500ms\n                   ^\nc.yaml:7: cluster.timing.transport: 200ms: must be above lease, 300ms"},
 		{"timings of the profile", "cluster: {name: lb, address: 10.9.0.11, expect: 1, timing: {lease: 400ms}}", "c.yaml:1: cluster.timing.heartbeat: 700ms: must be at least 2.3 times lease, 400ms, that is 920ms"},
 		{"lease", "cluster: {name: lb, address: 10.9.0.11, expect: 1, timing: {lease: 20ms}}", "c.yaml:1: cluster.timing.lease: 20ms is not from 65ms to 10s"},
+		{"relative secret_file", "cluster: {name: lb, address: 10.9.0.11, expect: 1, secret_file: secret}", "c.yaml:1: cluster.secret_file: \"secret\" is not an absolute path"},
 		{"relative data_dir", minimal + "data_dir: data", "c.yaml:2: data_dir: \"data\" is not an absolute path"},
 		{"host as address", "cluster: {name: lb, address: d1, expect: 1}", "cluster.address: \"d1\" is not an IP address"},
 		{"multicast", "cluster: {name: lb, address: 224.0.0.1, expect: 1}", "not a unicast address"},
@@ -247,7 +248,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	if diff := cmp.Diff(want.Cluster.Timings(), got.Cluster.Timing); diff != "" {
 		t.Errorf("reference.yaml shows other timings than the profile's (-profile +reference)\n%s", diff)
 	}
-	want.Cluster.Timing = got.Cluster.Timing
+	want.Cluster.Timing, want.Cluster.SecretFile = got.Cluster.Timing, got.Cluster.SecretFile
 	want.VIP.Interface, want.VIP.Networks, want.VIP.Allow, want.Track = got.VIP.Interface, got.VIP.Networks, got.VIP.Allow, got.Track
 	if diff := cmp.Diff(want, got, compareAddr); diff != "" {
 		t.Errorf("reference.yaml shows another default (-default +reference)\n%s", diff)

@@ -17,12 +17,17 @@ services:
       - {address: "10.9.0.21:80", forward: droute}
 `
 
-// vipLab is a cluster of three whose leader owns 10.9.0.100, and a probe of that.
-func vipLab(t testing.TB, config string, cluster ...string) (*lab, *probe) {
+// vipLab is a cluster of three whose leader owns 10.9.0.100, and a probe of that. The
+// configuration has more keys of vip, and of cluster those that cluster returns.
+func vipLab(t testing.TB, config string, cluster ...func(*lab) string) (*lab, *probe) {
 	t.Helper()
 	l := newLab(t, "d1", "d2", "d3")
+	more := ""
+	for _, f := range cluster {
+		more += f(l)
+	}
 	for _, n := range l.nodes {
-		n.config, n.cluster = "vip: {interface: eth0"+config+"}\n", strings.Join(cluster, "")
+		n.config, n.cluster = "vip: {interface: eth0"+config+"}\n", more
 	}
 	l.startAll()
 	leader := l.awaitLeader()

@@ -47,7 +47,7 @@ data directory stalls or fails; started again, the agent waits until the disk wo
 				return err
 			}
 			if check {
-				return nil
+				return agent.Check(cfg)
 			}
 			if dev {
 				fmt.Fprintf(cmd.OutOrStdout(), "export IPVS_HA_API=unix://%s\n", cfg.API.Socket)
