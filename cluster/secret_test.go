@@ -134,10 +134,10 @@ func TestLeaseNeedsTheSecret(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if err := writeMessage(conn, requestHead{Method: methodLease, Timeout: 1000}, body); err != nil {
+		if err := writeMessage(conn, requestHead{Method: methodLease, Timeout: 1000}, body, maxRequest); err != nil {
 			return err
 		}
-		_, err = readMessage(conn, &answerHead{})
+		_, err = readMessage(conn, &answerHead{}, maxAnswer)
 		return err
 	}
 	dial := func() net.Conn {
