@@ -131,6 +131,10 @@ func (d *disk) prove(ctx context.Context, waiting func(error)) (election time.Du
 		late := time.NewTimer(d.limit)
 		select {
 		case <-ctx.Done():
+			select { // a write that can still end leaves nothing behind
+			case <-result:
+			case <-late.C:
+			}
 			late.Stop()
 			return 0, ctx.Err()
 		case err = <-result:
