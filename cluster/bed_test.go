@@ -373,3 +373,21 @@ func (l *lockedBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// insist proposes until it is answered: a busy machine may cost the leader its role, and
+// a command its answer.
+func insist(t *testing.T, n *running, command string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for {
+		_, _, err := n.Propose(ctx, []byte(command))
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrNoLeader) || ctx.Err() != nil {
+			t.Errorf("propose: %v", err)
+			return
+		}
+	}
+}

@@ -256,19 +256,7 @@ func TestSnapshotInstall(t *testing.T) {
 	for w := range 64 {
 		wg.Go(func() {
 			for i := w; i < 10_000; i += 64 {
-				// A busy machine may cost the leader its role, and a write its answer.
-				for {
-					ctx, cancel := context.WithTimeout(t.Context(), patience)
-					_, _, err := leader.Propose(ctx, []byte(strconv.Itoa(i)))
-					cancel()
-					if err == nil {
-						break
-					}
-					if !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrNoLeader) {
-						t.Errorf("write %d: %v", i, err)
-						return
-					}
-				}
+				insist(t, leader, strconv.Itoa(i))
 			}
 		})
 	}

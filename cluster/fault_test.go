@@ -352,9 +352,7 @@ func TestWitnessWaitsForItsDirector(t *testing.T) {
 	eventually(t, "a director that leads", func() bool { s := witness.State(); return s.Leader != "" && s.Leader != witness.ID() })
 	second.kill()
 	for i := range 100 {
-		if _, _, err := witness.Propose(t.Context(), []byte(fmt.Sprint(i)+strings.Repeat("x", 16<<10))); err != nil {
-			t.Fatal(err)
-		}
+		insist(t, witness, fmt.Sprint(i)+strings.Repeat("x", 16<<10))
 	}
 	first.kill()
 	id := second.ID()
