@@ -58,6 +58,30 @@ func TestGuard(t *testing.T) {
 
 // TestGuardAfterRestart: a former run may have promised until a moment ago; it has
 // not voted since, so leaders may go on.
+func TestGuardTellsOfARelease(t *testing.T) {
+	clock := time.Hour
+	g := guard{now: func() time.Duration { return clock }}
+	g.grant("a", 1, clock, 300*time.Millisecond, func() uint64 { return 1 })
+	early := g.early()
+	isOver := func() bool {
+		select {
+		case <-early:
+			return true
+		default:
+			return false
+		}
+	}
+	g.release("b", clock)
+	g.release("a", clock-1) // sent before the request
+	if isOver() {
+		t.Error("told of a release that ended nothing")
+	}
+	g.release("a", clock)
+	if _, ok := g.beginVote("b", 2); !isOver() || !ok {
+		t.Errorf("not told, or bound: %t", ok)
+	}
+}
+
 func TestGuardAfterRestart(t *testing.T) {
 	clock := time.Second
 	g := guard{now: func() time.Duration { return clock }, notBefore: clock + 300*time.Millisecond}

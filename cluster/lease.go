@@ -25,6 +25,7 @@ type lease struct {
 	asking   map[string]bool          // voters with a request under way
 	reports  map[string]report        // by voter: what came with its newest grant
 	hold     time.Duration            // see holdsBack
+	resumed  time.Duration            // no grant of what was asked before counts
 	until    time.Duration            // 0 = never held in term
 	released bool                     // given away: neither asked for nor taken any more
 	grows    bool                     // a third voter may be on its way: see endHold
@@ -158,7 +159,7 @@ func (n *Node) askGrant(ctx context.Context, term uint64, s raft.Server, fitness
 	n.lease.mu.Lock()
 	if n.lease.term == term {
 		n.lease.asking[string(s.ID)] = false
-		if err == nil {
+		if err == nil && sent >= n.lease.resumed {
 			n.lease.granted[string(s.ID)], n.lease.reports[string(s.ID)] = sent, said
 		}
 	}
@@ -309,10 +310,12 @@ func (n *Node) releaseLease(ctx context.Context, heir, why string) (wait func())
 	return wg.Wait
 }
 
-// resumeLease takes a release back, after a transfer that came to nothing.
+// resumeLease takes a release back, after a transfer that came to nothing. The voters
+// have forgotten by then what they granted before.
 func (n *Node) resumeLease() {
 	n.lease.mu.Lock()
 	defer n.lease.mu.Unlock()
-	n.lease.released, n.lease.until = false, 0
+	n.lease.released, n.lease.until, n.lease.resumed = false, 0, n.cfg.Now()
+	clear(n.lease.granted)
 	ping(n.pingLease)
 }

@@ -143,6 +143,53 @@ func TestTransferReleasesTheLease(t *testing.T) {
 }
 
 // TestAFollowerThatWasAwayMovesNothing: it did not hear the leader, and others did.
+// TestResumedLease: after a transfer that came to nothing the leader needs new grants;
+// the voters are free of the former ones.
+func TestResumedLease(t *testing.T) {
+	t.Parallel()
+	_, w, nodes := leased(t, nil)
+	leader := nodes[0]
+	term, _ := leader.leading()
+	leader.releaseLease(t.Context())()
+	leader.cut()
+	leader.resumeLease()
+	leader.renewLease(term)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if left := w.until[leader.cfg.Node] - boottime.Now(); left > 0 {
+		t.Errorf("a lease for %s without a grant", left)
+	}
+}
+
+// TestTransferWaitsForNobody: a voter that does not answer is told of the release too,
+// but nobody owns the VIPs meanwhile.
+func TestTransferWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var released time.Duration
+	_, w, nodes := leased(t, func(c *Config) {
+		c.BeforeRelease = func(context.Context) error {
+			mu.Lock()
+			defer mu.Unlock()
+			released = boottime.Now()
+			return nil
+		}
+	})
+	leader, next, silent := nodes[0], nodes[1], nodes[2]
+	leader.silent.Store(&silent.id)
+	leader.dropIdle()
+	if err := leader.Transfer(t.Context(), next.cfg.Node); err != nil {
+		t.Fatal(err)
+	}
+	since := awaitHolder(t, w, leader.cfg.Node, nodes)
+	mu.Lock()
+	defer mu.Unlock()
+	t.Logf("no lease for %v", since-released)
+	if since-released >= askTimeout {
+		t.Errorf("no lease for %v: the transfer has waited for one that is silent", since-released)
+	}
+}
+
 func TestAFollowerThatWasAwayMovesNothing(t *testing.T) {
 	t.Parallel()
 	_, w, nodes := leased(t, nil)

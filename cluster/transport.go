@@ -71,13 +71,16 @@ func (s *streams) keep(ctx context.Context, peers []target) {
 	}
 	s.mu.Lock()
 	for key, conns := range s.spares {
-		s.spares[key] = slices.DeleteFunc(conns, func(c net.Conn) bool {
+		conns = slices.DeleteFunc(conns, func(c net.Conn) bool {
 			if wanted[key] && alive(c) {
 				return false
 			}
 			c.Close()
 			return true
 		})
+		if s.spares[key] = conns; len(conns) == 0 {
+			delete(s.spares, key)
+		}
 	}
 	s.mu.Unlock()
 	for _, p := range peers {
