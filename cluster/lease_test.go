@@ -150,7 +150,7 @@ func TestResumedLease(t *testing.T) {
 	_, w, nodes := leased(t, nil)
 	leader := nodes[0]
 	term, _ := leader.leading()
-	leader.releaseLease(t.Context())()
+	leader.releaseLease(t.Context(), "d9", "a test")()
 	leader.cut()
 	leader.resumeLease()
 	leader.renewLease(term)
