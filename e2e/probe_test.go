@@ -53,8 +53,15 @@ func (l *lab) newProbe(vip string) *probe {
 // newProbeAt asks them at an interface.
 func (l *lab) newProbeAt(vip, device string) *probe {
 	l.t.Helper()
-	const address = "10.9.0.50"
-	ns := l.prefix + "c1"
+	return l.newProbeFrom(1, vip, device)
+}
+
+// newProbeFrom asks them from a host with a number. Probes of one time need different
+// ones.
+func (l *lab) newProbeFrom(number int, vip, device string) *probe {
+	l.t.Helper()
+	address := fmt.Sprintf("10.9.0.%d", 49+number)
+	ns := fmt.Sprintf("%sc%d", l.prefix, number)
 	if _, err := os.Stat("/run/netns/" + ns); err != nil { // a former probe's
 		l.host(ns, address)
 	}
@@ -73,8 +80,12 @@ func (l *lab) newProbeAt(vip, device string) *probe {
 		if err != nil {
 			return err
 		}
-		const all = unix.ETH_P_IP>>8 | unix.ETH_P_IP&0xff<<8 // network order
-		if p.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, all); err != nil {
+		protocol := uint16(unix.ETH_P_IP)
+		if p.vip.Is6() {
+			protocol = unix.ETH_P_IPV6
+		}
+		all := protocol>>8 | protocol<<8 // network order
+		if p.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, int(all)); err != nil {
 			return err
 		}
 		return unix.Bind(p.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: eth0.Index})
@@ -84,6 +95,10 @@ func (l *lab) newProbeAt(vip, device string) *probe {
 	}
 	if err != nil {
 		l.t.Fatalf("probe: %v", err)
+	}
+	if p.vip.Is6() {
+		p.from = netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", 49+number))
+		l.run("ip", "-n", ns, "addr", "replace", p.from.String()+"/64", "dev", "eth0", "nodad")
 	}
 	p.done.Go(p.send)
 	p.done.Go(p.receive)
@@ -133,8 +148,11 @@ func (p *probe) send() {
 	}
 }
 
-// frame is an echo request in IPv4 in Ethernet.
+// frame is an echo request in IP in Ethernet.
 func (p *probe) frame(to net.HardwareAddr, id, seq uint16) []byte {
+	if p.vip.Is6() {
+		return p.frame6(to, id, seq)
+	}
 	icmp := []byte{8, 0, 0, 0, byte(id >> 8), byte(id), byte(seq >> 8), byte(seq)}
 	binary.BigEndian.PutUint16(icmp[2:], checksum(icmp))
 	from, vip := p.from.As4(), p.vip.As4()
@@ -169,9 +187,8 @@ func (p *probe) receive() {
 		if err != nil || n < 14+20+8 {
 			continue // nothing for a while
 		}
-		ip := frame[14:n]
-		icmp := ip[20:]
-		if ip[9] != unix.IPPROTO_ICMP || icmp[0] != 0 || netip.AddrFrom4([4]byte(ip[12:16])) != p.vip {
+		icmp := p.reply(frame[14:n])
+		if icmp == nil {
 			continue
 		}
 		id, seq := binary.BigEndian.Uint16(icmp[4:]), binary.BigEndian.Uint16(icmp[6:])
@@ -184,6 +201,40 @@ func (p *probe) receive() {
 		}
 		p.mu.Unlock()
 	}
+}
+
+// reply returns what is in a packet when it is an answer from the VIP, or nil.
+func (p *probe) reply(ip []byte) []byte {
+	if p.vip.Is6() {
+		return p.reply6(ip)
+	}
+	if icmp := ip[20:]; ip[9] == unix.IPPROTO_ICMP && icmp[0] == 0 && netip.AddrFrom4([4]byte(ip[12:16])) == p.vip {
+		return icmp
+	}
+	return nil
+}
+
+const (
+	echoRequest6 = 128
+	echoReply6   = 129
+)
+
+// frame6 is an ICMPv6 echo request in IPv6 in Ethernet.
+func (p *probe) frame6(to net.HardwareAddr, id, seq uint16) []byte {
+	icmp := []byte{echoRequest6, 0, 0, 0, byte(id >> 8), byte(id), byte(seq >> 8), byte(seq)}
+	pseudo := append(p.from.AsSlice(), p.vip.AsSlice()...)
+	pseudo = append(pseudo, 0, 0, 0, byte(len(icmp)), 0, 0, 0, unix.IPPROTO_ICMPV6)
+	binary.BigEndian.PutUint16(icmp[2:], checksum(append(pseudo, icmp...)))
+	frame := append(append(append([]byte{}, to...), p.mac...), 0x86, 0xdd)
+	frame = append(frame, 0x60, 0, 0, 0, 0, byte(len(icmp)), unix.IPPROTO_ICMPV6, 64)
+	return append(append(append(frame, p.from.AsSlice()...), p.vip.AsSlice()...), icmp...)
+}
+
+func (p *probe) reply6(ip []byte) []byte {
+	if len(ip) < 40+8 || ip[6] != unix.IPPROTO_ICMPV6 || ip[40] != echoReply6 || netip.AddrFrom16([16]byte(ip[8:24])) != p.vip {
+		return nil
+	}
+	return ip[40:]
 }
 
 // owner returns who accepted a request of the last moments, "" nobody.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -46,7 +45,7 @@ const (
 	swapLife = 8 * time.Second // of a connection
 )
 
-func newSwapLab(t *testing.T) *swapLab {
+func newSwapLab(t testing.TB) *swapLab {
 	l := &swapLab{lab: newLab(t)}
 	for i := range l.directors {
 		h := &swapHost{ns: fmt.Sprintf("%sd%d", l.prefix, i+1)}
@@ -171,7 +170,7 @@ func (h *swapHost) entries(l *lab) map[string]bool {
 	return found
 }
 
-func (h *swapHost) daemon(t *testing.T, state ipvs.DaemonState, run bool) {
+func (h *swapHost) daemon(t testing.TB, state ipvs.DaemonState, run bool) {
 	t.Helper()
 	var err error
 	if run {
@@ -184,22 +183,18 @@ func (h *swapHost) daemon(t *testing.T, state ipvs.DaemonState, run bool) {
 	}
 }
 
-// TestOrderOfDaemons measures how many connections a planned swap of roles loses with
-// each order of starting and stopping the sync daemons.
-func TestOrderOfDaemons(t *testing.T) {
-	if os.Getenv("IPVS_HA_CAMPAIGN") == "" {
-		return
-	}
+// BenchmarkOrderOfDaemons measures how many connections a planned swap of roles loses
+// with each order of starting and stopping the sync daemons.
+func BenchmarkOrderOfDaemons(b *testing.B) {
 	const (
-		gap   = 20 * time.Millisecond // nobody accepts
-		lag   = 30 * time.Millisecond // of daemons that nobody waits for
-		swaps = 4
+		gap = 20 * time.Millisecond // nobody accepts
+		lag = 30 * time.Millisecond // of daemons that nobody waits for
 	)
-	type step func(*testing.T, *swapHost)
-	start := func(s ipvs.DaemonState) step { return func(t *testing.T, h *swapHost) { h.daemon(t, s, true) } }
-	stop := func(s ipvs.DaemonState) step { return func(t *testing.T, h *swapHost) { h.daemon(t, s, false) } }
-	none := func(*testing.T, *swapHost) {}
-	both := func(a, b step) step { return func(t *testing.T, h *swapHost) { a(t, h); b(t, h) } }
+	type step func(testing.TB, *swapHost)
+	start := func(s ipvs.DaemonState) step { return func(t testing.TB, h *swapHost) { h.daemon(t, s, true) } }
+	stop := func(s ipvs.DaemonState) step { return func(t testing.TB, h *swapHost) { h.daemon(t, s, false) } }
+	none := func(testing.TB, *swapHost) {}
+	both := func(a, b step) step { return func(t testing.TB, h *swapHost) { a(t, h); b(t, h) } }
 	for _, order := range []struct {
 		name                string
 		before, soon, later step // of the new active one: before its packets, lag after, FlushTime after
@@ -211,34 +206,33 @@ func TestOrderOfDaemons(t *testing.T) {
 		{"master, packets, backup stopped 3 s later", start(ipvs.Master), none, stop(ipvs.Backup), start(ipvs.Backup), stop(ipvs.Master)},
 		{"master, backup stopped, packets; former master stopped at once", both(start(ipvs.Master), stop(ipvs.Backup)), none, none, both(stop(ipvs.Master), start(ipvs.Backup)), none},
 	} {
-		t.Run(order.name, func(t *testing.T) {
-			l := newSwapLab(t)
-			l.directors[0].daemon(t, ipvs.Master, true)
-			l.directors[1].daemon(t, ipvs.Backup, true)
+		b.Run(order.name, func(b *testing.B) {
+			l := newSwapLab(b)
+			l.directors[0].daemon(b, ipvs.Master, true)
+			l.directors[1].daemon(b, ipvs.Backup, true)
 			l.point(l.directors[0].mac)
-			ctx, cancel := context.WithCancel(t.Context())
+			ctx, cancel := context.WithCancel(b.Context())
 			var generator sync.WaitGroup
 			generator.Go(func() { l.generate(ctx) })
 			defer generator.Wait()
 			defer cancel()
-			var lost [3]int // entries that the new one lacks, by the age in seconds; the last: older
-			var had [3]int
+			var lost, had [2]int // entries that the new one lacks, of those younger than a second and of the others
 			resets, chatty, unsynced, fresh := 0, 0, 0, 0
-			for range swaps {
+			for b.Loop() {
 				time.Sleep(swapLife + time.Second) // no condition to wait for: a steady stream
 				former, next := l.directors[l.active], l.directors[1-l.active]
 				l.point("02:00:00:00:00:99")
 				ended := time.Now()
-				order.before(t, next)
+				order.before(b, next)
 				time.Sleep(gap - time.Since(ended))
-				order.atOnce(t, former)
+				order.atOnce(b, former)
 				l.point(next.mac)
 				began := time.Now()
 				time.Sleep(lag)
-				order.soon(t, next)
+				order.soon(b, next)
 				time.Sleep(time.Until(ended.Add(syncd.FlushTime)))
-				order.later(t, next)
-				order.flushed(t, former)
+				order.later(b, next)
+				order.flushed(b, former)
 				time.Sleep(500 * time.Millisecond)
 				l.active = 1 - l.active
 				theirs, ours := former.entries(l.lab), next.entries(l.lab)
@@ -247,7 +241,7 @@ func TestOrderOfDaemons(t *testing.T) {
 					age := ended.Sub(c.opened)
 					switch {
 					case age > 0 && time.Since(c.opened) < swapLife:
-						bin := min(int(age/time.Second), 2)
+						bin := min(int(age/time.Second), 1)
 						had[bin]++
 						if c.chatty {
 							chatty++
@@ -268,8 +262,14 @@ func TestOrderOfDaemons(t *testing.T) {
 				l.conns = nil
 				l.mu.Unlock()
 			}
-			t.Logf("order: %-65s | lost of those open <1 s: %d/%d, 1-2 s: %d/%d, >2 s: %d/%d | reset of those that talk: %d/%d | of the first 500 ms unknown to the former: %d/%d",
-				order.name, lost[0], had[0], lost[1], had[1], lost[2], had[2], resets, chatty, unsynced, fresh)
+			b.ReportMetric(0, "ns/op")
+			for name, share := range map[string][2]int{
+				"%lost-young": {lost[0], had[0]}, "%lost-old": {lost[1], had[1]}, "%reset": {resets, chatty}, "%unheard": {unsynced, fresh},
+			} {
+				b.ReportMetric(100*float64(share[0])/float64(max(share[1], 1)), name)
+			}
+			b.Logf("lost, younger than 1 s %d of %d, older %d of %d; reset %d of %d that talk; unheard of %d of the %d after",
+				lost[0], had[0], lost[1], had[1], resets, chatty, unsynced, fresh)
 		})
 	}
 }
