@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,6 +144,24 @@ func TestTransferReleasesTheLease(t *testing.T) {
 }
 
 // TestAFollowerThatWasAwayMovesNothing: it did not hear the leader, and others did.
+// TestOneHandOver: a leader that stops is unfit too, and gives leadership away once.
+func TestOneHandOver(t *testing.T) {
+	t.Parallel()
+	var releases atomic.Int32
+	_, w, nodes := leased(t, func(c *Config) {
+		c.BeforeRelease = func(context.Context) error {
+			releases.Add(1)
+			time.Sleep(leaseProfile.Lease) // a slow fence; the lease is looked after meanwhile
+			return nil
+		}
+	})
+	nodes[0].stop()
+	awaitHolder(t, w, nodes[0].cfg.Node, nodes[1:])
+	if n := releases.Load(); n != 1 {
+		t.Errorf("the lease was given up %d times", n)
+	}
+}
+
 // TestResumedLease: after a transfer that came to nothing the leader needs new grants;
 // the voters are free of the former ones.
 func TestResumedLease(t *testing.T) {

@@ -464,19 +464,20 @@ func (n *Node) observe(ctx context.Context) error {
 }
 
 // handOver gives leadership away before this node stops, so that nobody has to
-// notice its end.
+// notice its end. It does so where all transfers are made, one at a time: that another
+// one is refused would be taken for the end of the first, and the lease taken up again.
 func (n *Node) handOver() {
 	n.leaving.Store(true)
-	if !n.isLeader() {
-		return
-	}
 	ctx, cancel := context.WithTimeout(n.work, 2*n.cfg.Profile.Election+2*askTimeout)
 	defer cancel()
-	best, ok := n.bestVoter(ctx, true)
-	if !ok {
-		return
-	}
-	if err := n.transferTo(ctx, best.entry, n.cfg.Node+" stops"); err != nil {
+	_, err := inLead(ctx, n, func(ctx context.Context) (struct{}, error) {
+		best, ok := n.bestVoter(ctx, true)
+		if !ok || !n.isLeader() {
+			return struct{}{}, nil
+		}
+		return struct{}{}, n.transferTo(ctx, best.entry, n.cfg.Node+" stops")
+	})
+	if err != nil && n.isLeader() {
 		n.log.Warn("this node stops as leader", "error", err)
 	}
 }

@@ -17,7 +17,7 @@ const (
 	serverIdle     = 2 * requestIdle  // and, failing that, by the called node
 	messageTime    = 10 * time.Second // to read or write one message that has begun
 	maxIdlePerPeer = 4
-	spareRequests  = 2 // are kept idle for each peer that keep names
+	spareRequests  = 3 // are kept idle for each peer that keep names
 )
 
 // A requester sends requests and keeps a few idle connections for the next ones.
@@ -114,7 +114,7 @@ func (r *requester) put(key string, conn net.Conn) {
 	r.idle[key] = append(r.idle[key], idleConn{conn, time.Now()})
 }
 
-// keep has at least two idle connections to each of these peers.
+// keep has a few idle connections to each of these peers.
 func (r *requester) keep(ctx context.Context, peers []target) {
 	for _, p := range peers {
 		key := r.scope() + "/" + p.id + "@" + p.address
