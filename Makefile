@@ -17,7 +17,7 @@ on-lab    = IPVS_HA_BIN=$(CURDIR)/bin/ipvs-ha $(on-kernel)
 lab-files = --file $(CURDIR)/bin/ipvs-ha --file $(CURDIR)/e2e/demo
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint unit kernel e2e bench bench-failover guest fmt clean
+.PHONY: help build demo test lint unit kernel e2e bench bench-failover bench-order guest fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ bench-failover: build ## ipvs-ha beside keepalived, in half an hour at most: the
 	IPVS_HA_BENCH_COMMAND='make bench-failover RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$$(sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *//; s/ / x /')" \
 	$(on-lab) -run '^$$' -bench BenchmarkFailover -benchtime $(RUNS)x -timeout 30m \
 		-exec "$(GUEST) --timeout 1800 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e
+
+bench-order: guest ## what a planned move loses, by the order of the sync daemons
+	$(on-lab) -run '^$$' -bench BenchmarkOrderOfDaemons -benchtime 4x -timeout 15m -exec '$(GUEST) --timeout 900 $(lab-files) --' ./e2e
 
 guest: ## what the tests need from the distribution
 	e2e/guest/install
