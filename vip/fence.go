@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -11,6 +12,9 @@ import (
 // minPermit is the shortest permit. The kernel counts in ticks of up to 10 ms, and
 // some kernels take less than one tick for no end at all.
 const minPermit = 20 * time.Millisecond
+
+// errLate says that a permit came too late to be given.
+var errLate = errors.New("the kernel took too long")
 
 // fence is what keeps packets from VIPs. Each call ends within a few seconds, and
 // errors match os.ErrNotExist when the fence is not there or not whole.
@@ -23,7 +27,8 @@ type fence interface {
 	// Change covers more and fewer addresses.
 	Change(cover, uncover []netip.Addr) error
 	// Permit lets packets through for d from now, at least minPermit, in place of any
-	// permit before.
+	// permit before. An error that matches errLate says that nothing was let through,
+	// because the kernel took too long.
 	Permit(d time.Duration) error
 	// Shut ends the permit.
 	Shut() error

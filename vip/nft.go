@@ -12,6 +12,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/ipvs-ha/ipvs-ha/boottime"
 )
 
 const (
@@ -158,30 +160,42 @@ func (f *nft) Change(cover, uncover []netip.Addr) error {
 	return nil
 }
 
-// Permit implements fence. The old element is deleted in the same transaction:
-// adding one that is there changes nothing.
+// Permit implements fence. The kernel may take a transaction long after it was sent,
+// when another is in its way, and a permit runs from then. So each one is given in
+// exchange for an element that is alive: for the permit before, or else for a claim,
+// which is made first, opens nothing, and ends long before d.
 func (f *nft) Permit(d time.Duration) error {
 	if d < minPermit {
 		return fmt.Errorf("permit for %s: %w", d, os.ErrInvalid)
 	}
-	anew := func(c *nftables.Conn) error {
-		flushPermits(c)
-		return addPermits(c, d)
+	give := deletePermits
+	if !f.permitted {
+		began := boottime.Now()
+		life := (d / 2).Truncate(time.Millisecond)
+		if life < minPermit {
+			return fmt.Errorf("claim a permit for %s: %w", d, errLate)
+		}
+		err := f.commit(func(c *nftables.Conn) error {
+			flushPermits(c)
+			return addClaims(c, life)
+		})
+		if err != nil {
+			return fmt.Errorf("claim a permit: %w", err)
+		}
+		took := boottime.Now() - began
+		if took > d-life {
+			return fmt.Errorf("claim a permit for %s: it took %s: %w", d, took, errLate)
+		}
+		give, d = deleteClaims, (d - took).Truncate(time.Millisecond)
 	}
-	again := func(c *nftables.Conn) error { return errors.Join(deletePermits(c), addPermits(c, d)) }
-	var err error
-	if f.permitted {
-		err = f.commit(again)
-	}
-	// One of the elements may have ended, and another be alive for a moment more.
-	if !f.permitted || isGone(err) {
-		err = f.commit(anew)
-	}
-	if err != nil {
-		f.permitted = false
+	err := f.commit(func(c *nftables.Conn) error { return errors.Join(give(c), addPermits(c, d)) })
+	f.permitted = err == nil
+	switch {
+	case isGone(err):
+		return fmt.Errorf("open the fence: %w: %w", errLate, err)
+	case err != nil:
 		return fmt.Errorf("open the fence: %w", err)
 	}
-	f.permitted = true
 	return nil
 }
 

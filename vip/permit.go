@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -47,6 +48,10 @@ func (k *Keeper) permit(until time.Duration) bool {
 		after := k.now()
 		took := after - before
 		k.lag = min(max(took, k.lag/2), maxLag)
+		if errors.Is(err, errLate) {
+			k.until = 0
+			continue
+		}
 		if err != nil {
 			k.failFence(err)
 			return false

@@ -156,15 +156,24 @@ func addElements(c *nftables.Conn, addrs []netip.Addr) error {
 	return nil
 }
 
+// claim is the key of the element that the first permit is given for. No packet is of
+// that family.
+const claim = unix.NFPROTO_UNSPEC
+
 // addPermits adds the elements that let packets through for d.
 func addPermits(c *nftables.Conn, d time.Duration) error {
 	var errs []error
 	for _, p := range permits {
-		var elements []nftables.SetElement
-		for _, key := range p.keys {
-			elements = append(elements, nftables.SetElement{Key: []byte{key}, Timeout: d})
-		}
-		errs = append(errs, c.SetAddElements(p.set, elements))
+		errs = append(errs, c.SetAddElements(p.set, elementsFor(d, p.keys...)))
+	}
+	return errors.Join(errs...)
+}
+
+// addClaims adds the elements that the first permit within d is given for.
+func addClaims(c *nftables.Conn, d time.Duration) error {
+	var errs []error
+	for _, p := range permits {
+		errs = append(errs, c.SetAddElements(p.set, elementsFor(d, claim)))
 	}
 	return errors.Join(errs...)
 }
@@ -175,14 +184,28 @@ func flushPermits(c *nftables.Conn) {
 	}
 }
 
+// deletePermits fails when one has ended.
 func deletePermits(c *nftables.Conn) error {
 	var errs []error
 	for _, p := range permits {
-		var elements []nftables.SetElement
-		for _, key := range p.keys {
-			elements = append(elements, nftables.SetElement{Key: []byte{key}})
-		}
-		errs = append(errs, c.SetDeleteElements(p.set, elements))
+		errs = append(errs, c.SetDeleteElements(p.set, elementsFor(0, p.keys...)))
 	}
 	return errors.Join(errs...)
+}
+
+// deleteClaims fails when one has ended.
+func deleteClaims(c *nftables.Conn) error {
+	var errs []error
+	for _, p := range permits {
+		errs = append(errs, c.SetDeleteElements(p.set, elementsFor(0, claim)))
+	}
+	return errors.Join(errs...)
+}
+
+func elementsFor(d time.Duration, keys ...byte) []nftables.SetElement {
+	var elements []nftables.SetElement
+	for _, key := range keys {
+		elements = append(elements, nftables.SetElement{Key: []byte{key}, Timeout: d})
+	}
+	return elements
 }
