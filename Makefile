@@ -17,7 +17,7 @@ on-lab    = IPVS_HA_BIN=$(CURDIR)/bin/ipvs-ha $(on-kernel)
 lab-files = --file $(CURDIR)/bin/ipvs-ha --file $(CURDIR)/e2e/demo
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint unit kernel e2e bench bench-failover bench-order guest fmt clean
+.PHONY: help build demo test lint unit kernel e2e bench bench-failover bench-order campaign guest fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -45,7 +45,7 @@ kernel: guest ## the conformance suite, the converge loop and the VIPs on a real
 	$(on-kernel) -timeout 10m -exec '$(GUEST) --timeout 600 --' ./kernel/... ./reconcile ./vip ./track
 
 e2e: build guest ## whole clusters on a real kernel
-	$(on-lab) -timeout 15m -exec '$(GUEST) --timeout 900 $(lab-files) --' ./e2e
+	$(on-lab) -timeout 15m -exec '$(GUEST) --guest --timeout 900 $(lab-files) --' ./e2e
 	IPVS_HA_WITHOUT=mh $(on-lab) -timeout 5m -run TestMissingScheduler -exec '$(GUEST) --timeout 300 $(lab-files) --without ip_vs_mh --' ./e2e
 
 bench: guest ## package kernel against a bare netlink loop, other libraries and ipvsadm, in one boot (for benchstat: BENCH='-count 10')
@@ -63,6 +63,14 @@ bench-failover: build ## ipvs-ha beside keepalived, in half an hour at most: the
 
 bench-order: guest ## what a planned move loses, by the order of the sync daemons
 	$(on-lab) -run '^$$' -bench BenchmarkOrderOfDaemons -benchtime 4x -timeout 15m -exec '$(GUEST) --timeout 900 $(lab-files) --' ./e2e
+
+campaign: RUNS = 50
+campaign: build ## every fault RUNS times; nearly an hour: the table in docs/benchmarks.md
+	e2e/guest/install keepalived:keepalived
+	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
+	IPVS_HA_BENCH_COMMAND='make campaign RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$$(sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *//; s/ / x /')" \
+	IPVS_HA_RUNS=$(RUNS) $(on-lab) -v -parallel 4 -timeout 2h $(if $(RUN),,-run 'TestOneOwner|TestProbeSeesTwoOwners|TestNoNeedlessMove') \
+		-exec "$(GUEST) --guest --timeout 7200 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e
 
 guest: ## what the tests need from the distribution
 	e2e/guest/install

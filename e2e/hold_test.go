@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"fmt"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -29,11 +28,11 @@ func TestPairHoldsItsVIPs(t *testing.T) {
 		}
 		return err
 	}
-	for name, fault := range map[string]struct{ strike, heal func() }{
-		"cut off": {func() { l.cutOff(owner, "in", "out") }, func() { l.reconnect(owner) }},
-		"kill -9": {func() { other.kill(syscall.SIGKILL) }, other.start},
+	for name, strike := range map[string]func() (heal func()){
+		"cut off": func() func() { return l.cut(apart(owner, true, true, other)...) },
+		"kill -9": func() func() { return killed(l, other) },
 	} {
-		fault.strike()
+		heal := strike()
 		l.await("word that it holds the VIPs", holds)
 		for end := time.Now().Add(3 * time.Second); time.Now().Before(end); { // many leases
 			if now := p.owner(); now != owner.name && now != "" {
@@ -44,7 +43,7 @@ func TestPairHoldsItsVIPs(t *testing.T) {
 			}
 		}
 		p.awaitOwner(l, "nobody")
-		fault.heal()
+		heal()
 		if leader := l.awaitLeader(); leader != owner {
 			t.Errorf("%s: %s leads afterwards, %s was the owner", name, leader.name, owner.name)
 		}

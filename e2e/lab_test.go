@@ -5,7 +5,6 @@ package e2e_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -37,7 +37,9 @@ func TestMain(m *testing.M) {
 			fmt.Println("IPVS_HA_BIN does not name the ipvs-ha binary")
 			os.Exit(1)
 		}
-		os.Exit(m.Run())
+		code := m.Run()
+		results.print(os.Stdout)
+		os.Exit(code)
 	}
 }
 
@@ -49,15 +51,16 @@ type lab struct {
 	bridge string
 	prefix string
 	nodes  []*node
+	probe  *probe // nil: nobody watches
 }
 
-var labs int
+var labs atomic.Int32
 
 // newLab makes a lab of directors (and witnesses, by the names that start with w).
 func newLab(t testing.TB, names ...string) *lab {
 	t.Helper()
-	labs++
-	l := &lab{t: t, dir: t.TempDir(), bridge: fmt.Sprintf("br%d", labs), prefix: fmt.Sprintf("l%d", labs)}
+	number := labs.Add(1)
+	l := &lab{t: t, dir: t.TempDir(), bridge: fmt.Sprintf("br%d", number), prefix: fmt.Sprintf("l%d", number)}
 	for dir := l.dir; dir != os.TempDir(); dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o777); err != nil { // an agent may run without root
 			t.Fatal(err)
@@ -146,13 +149,9 @@ func (l *lab) startAll() {
 
 // status is what the node says of the cluster.
 func (n *node) status() (api.Status, error) {
-	out, code := n.ha("status", "-o", "json")
-	if code != 0 {
-		return api.Status{}, errors.New(out)
-	}
-	var s api.Status
-	err := json.Unmarshal([]byte(out), &s)
-	return s, err
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return api.NewClient("unix://" + n.socket).Status(ctx)
 }
 
 // awaitLeader waits until every node that runs names the same leader and returns it.

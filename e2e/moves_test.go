@@ -79,14 +79,14 @@ func (l *lab) move(probes []*probe) map[string][]time.Duration {
 				gaps[event] = append(gaps[event], all[before[i]])
 			}
 		}
-		l.settle(former)
+		l.comeBack(former)
 	}
 	return gaps
 }
 
-// settle starts a node that does not run, and waits until there is one leader, whoever
+// comeBack starts a node that does not run, and waits until there is one leader, whoever
 // that is on a busy machine, and until no kernel runs the daemon of a former role.
-func (l *lab) settle(stopped *node) {
+func (l *lab) comeBack(stopped *node) {
 	l.t.Helper()
 	if stopped.cmd == nil {
 		stopped.start()
@@ -121,7 +121,7 @@ func TestRollingRestart(t *testing.T) {
 		if owner == n.name {
 			p.awaitOwner(l, n.name)
 		}
-		l.settle(n)
+		l.comeBack(n)
 	}
 	p.check("rolling restart")
 }
@@ -146,7 +146,7 @@ func TestOrderOfARole(t *testing.T) {
 			l.node(former).kill(syscall.SIGKILL)
 		}
 		p.awaitOwner(l, former)
-		l.settle(l.node(former))
+		l.comeBack(l.node(former))
 	}
 	cancel()
 	watching.Wait()

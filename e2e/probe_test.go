@@ -27,6 +27,7 @@ type probe struct {
 	mac  net.HardwareAddr
 	to   map[string]net.HardwareAddr // by director
 
+	lag  time.Duration // an answer may take so long
 	stop chan struct{}
 	done sync.WaitGroup
 
@@ -244,10 +245,17 @@ func (p *probe) owner() string {
 	if len(p.accepts) == 0 {
 		return ""
 	}
-	if last := p.accepts[len(p.accepts)-1]; time.Since(last.sent) < 20*probeInterval {
+	if last := p.accepts[len(p.accepts)-1]; time.Since(last.sent) < 20*probeInterval+p.lag {
 		return last.director
 	}
 	return ""
+}
+
+// forget drops what it has seen so far.
+func (p *probe) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.accepts = nil
 }
 
 // awaitOwner waits for an owner other than former.

@@ -28,18 +28,14 @@ func vipLab(t testing.TB, config string, cluster ...func(*lab) string) (*lab, *p
 	}
 	for _, n := range l.nodes {
 		n.config, n.cluster = "vip: {interface: eth0"+config+"}\n", more
+		n.ownDisk()
 	}
 	l.startAll()
 	leader := l.awaitLeader()
 	leader.mustApply(vipTable, "apply", "-f", "-")
-	p := l.newProbe("10.9.0.100")
-	l.await("owner", func() error {
-		if owner := p.owner(); owner != l.awaitLeader().name {
-			return fmt.Errorf("%q owns the VIP", owner)
-		}
-		return nil
-	})
-	return l, p
+	l.probe = l.newProbe("10.9.0.100")
+	l.settle()
+	return l, l.probe
 }
 
 // check fails when two directors have taken packets at once, and tells the gaps.
@@ -82,64 +78,6 @@ func TestVIPFollowsTheLeader(t *testing.T) {
 	p.check("return")
 }
 
-// TestOneOwner stops, kills and cuts off the owner and expects that no packet is ever
-// accepted by two.
-func TestOneOwner(t *testing.T) {
-	faults := map[string]struct {
-		strike func(l *lab, n *node)
-		heal   func(l *lab, n *node)
-	}{
-		"kill -9": {
-			func(_ *lab, n *node) { n.kill(syscall.SIGKILL) },
-			func(_ *lab, n *node) { n.start() },
-		},
-		"SIGSTOP": {
-			func(_ *lab, n *node) { _ = n.cmd.Process.Signal(syscall.SIGSTOP) },
-			func(_ *lab, n *node) { _ = n.cmd.Process.Signal(syscall.SIGCONT) },
-		},
-		"cut off from the others": { // not from the clients
-			func(l *lab, n *node) { l.cutOff(n, "in", "out") },
-			func(l *lab, n *node) { l.reconnect(n) },
-		},
-		"cannot hear the others": {
-			func(l *lab, n *node) { l.cutOff(n, "in") },
-			func(l *lab, n *node) { l.reconnect(n) },
-		},
-		"cannot speak to the others": {
-			func(l *lab, n *node) { l.cutOff(n, "out") },
-			func(l *lab, n *node) { l.reconnect(n) },
-		},
-	}
-	for name, fault := range faults {
-		t.Run(name, func(t *testing.T) {
-			l, p := vipLab(t, "")
-			for range 3 {
-				former := p.awaitOwner(l, "nobody")
-				fault.strike(l, l.node(former))
-				next := p.awaitOwner(l, former)
-				fault.heal(l, l.node(former))
-				l.awaitVoters(l.node(next), "d1", "d2", "d3")
-				l.awaitLeader()
-			}
-			p.check(name)
-		})
-	}
-}
-
-// TestProbeSeesTwoOwners: without the fence, a stopped owner keeps its address.
-func TestProbeSeesTwoOwners(t *testing.T) {
-	l, p := vipLab(t, ", fence: off")
-	former := p.awaitOwner(l, "nobody")
-	_ = l.node(former).cmd.Process.Signal(syscall.SIGSTOP)
-	defer func() { _ = l.node(former).cmd.Process.Signal(syscall.SIGCONT) }()
-	l.await("overlap", func() error {
-		if _, overlap := p.moves(); overlap == 0 {
-			return fmt.Errorf("none")
-		}
-		return nil
-	})
-}
-
 // TestReleaseWithoutAnAgent: what kill -9 leaves behind goes by the operator's word.
 func TestReleaseWithoutAnAgent(t *testing.T) {
 	l, p := vipLab(t, "")
@@ -180,28 +118,4 @@ func TestFenceIsRebuilt(t *testing.T) {
 	time.Sleep(500 * time.Millisecond) // and the former one takes no packets in all this time
 	_ = owner.cmd.Process.Signal(syscall.SIGCONT)
 	p.check("SIGSTOP after a flush")
-}
-
-// cutOff drops the packets of the other nodes, or to them.
-func (l *lab) cutOff(n *node, directions ...string) {
-	l.t.Helper()
-	rules := "table netdev cut {\n"
-	for _, direction := range directions {
-		hook, match := "ingress", "ip saddr"
-		if direction == "out" {
-			hook, match = "egress", "ip daddr"
-		}
-		rules += fmt.Sprintf("chain %s { type filter hook %s device eth0 priority 0; ", direction, hook)
-		for _, o := range l.others(n) {
-			rules += match + " " + o.address + " drop; "
-		}
-		rules += "}\n"
-	}
-	cmd := []string{"netns", "exec", n.ns, "sh", "-c", "nft -f - <<'EOF'\n" + rules + "}\nEOF"}
-	l.run("ip", cmd...)
-}
-
-func (l *lab) reconnect(n *node) {
-	l.t.Helper()
-	l.run("ip", "netns", "exec", n.ns, "nft", "delete", "table", "netdev", "cut")
 }
