@@ -20,12 +20,6 @@ type tally struct {
 	overlap int             // packets accepted by two
 }
 
-func (o *tally) add(p tally) {
-	o.runs += p.runs
-	o.gaps = append(o.gaps, p.gaps...)
-	o.overlap += p.overlap
-}
-
 // report keeps the tally for the table and fails when two have accepted packets.
 func report(t *testing.T, name string, o tally) {
 	t.Helper()
