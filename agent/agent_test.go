@@ -21,7 +21,10 @@ import (
 	"github.com/ipvs-ha/ipvs-ha/kernel/memkernel"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Raft answers no transfer that is under way when it is shut down.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/raft.(*deferError).Error"))
+}
 
 const patience = 30 * time.Second
 
