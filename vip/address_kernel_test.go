@@ -64,6 +64,54 @@ func TestKernelForeignAddresses(t *testing.T) {
 	}
 }
 
+// TestKernelLastSecond: an address whose life is all but over is no address without
+// end, which would be somebody else's. The kernel removes addresses up to a second
+// late, so that some of many are seen with nothing left.
+func TestKernelLastSecond(t *testing.T) {
+	for _, format := range []string{"10.9.1.%d/32", "2001:db8::1:%d/128"} {
+		b := newBench(t)
+		b.inside(b.director, func() error {
+			n, err := openNetwork()
+			if err != nil {
+				return err
+			}
+			defer n.close()
+			h, err := n.Look()
+			if err != nil {
+				return err
+			}
+			ours := map[netip.Prefix]bool{}
+			var shortest time.Duration = addressLife
+			for begun := boottime.Now(); boottime.Now()-begun < 5*time.Second; {
+				if i := len(ours); i < 40 {
+					prefix := netip.MustParsePrefix(fmt.Sprintf(format, i+1))
+					ours[prefix] = true
+					if errs := n.Apply([]change{{kind: add, prefix: prefix, index: h.links["eth0"].Index, life: time.Second}}); errs != nil {
+						return errs[0]
+					}
+				}
+				now, err := n.Look()
+				if err != nil {
+					return err
+				}
+				for _, a := range now.addresses {
+					switch {
+					case !ours[a.Prefix]:
+					case a.Valid > time.Second:
+						return fmt.Errorf("%s has a life of %v", a.Prefix, a.Valid)
+					default:
+						shortest = min(shortest, a.Valid)
+					}
+				}
+			}
+			if shortest != 0 {
+				return fmt.Errorf("no address was seen with less than %v to live, so this test saw nothing", shortest)
+			}
+			return nil
+		})
+	}
+}
+
 func TestKernelHundreds(t *testing.T) {
 	b := newBench(t)
 	var all []Address

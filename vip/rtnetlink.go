@@ -121,7 +121,7 @@ func (n *rtnetlink) Look() (host, error) {
 			addr = addr.Unmap()
 		}
 		valid := time.Duration(a.ValidLft) * time.Second
-		if a.ValidLft == 0 || uint32(a.ValidLft) == infinite {
+		if uint32(a.ValidLft) == infinite { // 0 is the last second
 			valid = forever
 		}
 		h.addresses = append(h.addresses, hostAddress{Prefix: netip.PrefixFrom(addr, ones), Index: a.LinkIndex, Valid: valid})
