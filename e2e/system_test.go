@@ -71,7 +71,12 @@ func (c cluster) net() *lab { return c.lab }
 func (c cluster) start() {
 	c.t.Helper()
 	c.startAll()
-	c.awaitLeader().mustHA("apply", "-f", c.table(), "--wait", "all")
+	c.await("table", func() error { // a new cluster may choose its leader anew
+		if out, code := c.awaitLeader().ha("apply", "-f", c.table(), "--wait", "all"); code != 0 {
+			return errors.New(out)
+		}
+		return nil
+	})
 	c.awaitWhole()
 }
 

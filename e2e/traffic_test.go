@@ -262,15 +262,15 @@ func (h *held) awaitMature() {
 			return fmt.Errorf("%d are alive", len(alive))
 		}
 		for _, n := range h.lab.nodes {
-			known := map[string]bool{}
+			states := map[string]string{}
 			for line := range strings.Lines(n.ipvsadm("-Lnc")) {
-				if f := strings.Fields(line); len(f) > 3 && f[2] == "ESTABLISHED" {
-					known[f[3]] = true
+				if f := strings.Fields(line); len(f) > 3 {
+					states[f[3]] = f[2]
 				}
 			}
 			for _, from := range alive {
-				if !known[from] {
-					return fmt.Errorf("%s does not know the one from %s", n.name, from)
+				if states[from] != "ESTABLISHED" {
+					return fmt.Errorf("%s knows the one from %s as %q", n.name, from, states[from])
 				}
 			}
 		}
