@@ -166,9 +166,10 @@ func (n *Node) holdBack(until time.Duration) {
 // nothing, it only chooses among those.
 func (n *Node) fitter(own Fitness) (best entry, ok bool) {
 	var found Fitness
-	for _, s := range n.servers() {
+	others, _ := n.otherVoters()
+	for _, s := range others {
 		said, fresh := n.report(string(s.ID))
-		if s.Suffrage != raft.Voter || string(s.ID) == n.id || !fresh || said.Class >= own.Class || !n.caughtUp(said.LastIndex) {
+		if !fresh || said.Class >= own.Class || !n.caughtUp(said.LastIndex) {
 			continue
 		}
 		if e := n.member(s); !ok || cmp.Or(said.compare(found), cmp.Compare(e.ID, best.ID)) < 0 {
@@ -190,10 +191,8 @@ func (n *Node) bestVoter(ctx context.Context, witness bool) (best hello, ok bool
 		wg      sync.WaitGroup
 		answers []hello
 	)
-	for _, s := range n.servers() {
-		if s.Suffrage != raft.Voter || string(s.ID) == n.id {
-			continue
-		}
+	others, _ := n.otherVoters()
+	for _, s := range others {
 		wg.Go(func() {
 			h, err := n.askHello(ctx, string(s.ID), n.member(s).Address)
 			if err != nil || h.Witness && !witness || !n.caughtUp(h.LastIndex) {

@@ -121,8 +121,9 @@ func (n *Node) leaseRound(ctx context.Context, term uint64, asked *sync.WaitGrou
 		l.granted[n.id] = now
 	}
 	fitness := l.summary(now - 2*length)
-	for _, s := range n.servers() {
-		if id := string(s.ID); s.Suffrage == raft.Voter && id != n.id && !l.asking[id] {
+	others, _ := n.otherVoters()
+	for _, s := range others {
+		if id := string(s.ID); !l.asking[id] {
 			l.asking[id] = true
 			asked.Go(func() { n.askGrant(ctx, term, s, fitness) })
 		}
@@ -298,14 +299,13 @@ func (n *Node) releaseLease(ctx context.Context, heir, why string) (wait func())
 		return wg.Wait
 	}
 	n.guard.release(n.id, sent)
-	for _, s := range n.servers() {
-		if s.Suffrage == raft.Voter && string(s.ID) != n.id {
-			wg.Go(func() { // lost: the vote waits for the promise's end
-				ctx, cancel := context.WithTimeout(ctx, askTimeout)
-				defer cancel()
-				_, _ = n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodRelease}, body)
-			})
-		}
+	others, _ := n.otherVoters()
+	for _, s := range others {
+		wg.Go(func() { // lost: the vote waits for the promise's end
+			ctx, cancel := context.WithTimeout(ctx, askTimeout)
+			defer cancel()
+			_, _ = n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodRelease}, body)
+		})
 	}
 	return wg.Wait
 }

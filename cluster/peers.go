@@ -176,8 +176,9 @@ func (n *Node) keepWarm(ctx context.Context, answers map[string]hello) {
 	ctx, cancel := context.WithTimeout(ctx, n.probeTimeout())
 	defer cancel()
 	var peers []target
-	for _, s := range n.servers() {
-		if _, ok := answers[string(s.ID)]; ok && s.Suffrage == raft.Voter {
+	others, _ := n.otherVoters()
+	for _, s := range others {
+		if _, ok := answers[string(s.ID)]; ok {
 			peers = append(peers, target{string(s.ID), n.member(s).Address})
 		}
 	}

@@ -223,18 +223,10 @@ func (n *Node) commitAll(ctx context.Context) error {
 // such proof, since it counts late answers to what it asked before. Errors match
 // errAgain.
 func (n *Node) proveTerm(ctx context.Context, term uint64) error {
-	var others []raft.Server
-	voters, proofs := 0, 0
-	for _, s := range n.servers() {
-		if s.Suffrage != raft.Voter {
-			continue
-		}
-		voters++
-		if string(s.ID) == n.id {
-			proofs++
-		} else {
-			others = append(others, s)
-		}
+	others, votes := n.otherVoters()
+	voters, proofs := len(others), 0
+	if votes {
+		voters, proofs = voters+1, 1
 	}
 	answers := make(chan bool, len(others))
 	for _, s := range others {

@@ -162,6 +162,20 @@ func (n *Node) servers() []raft.Server {
 	return future.Configuration().Servers
 }
 
+// otherVoters returns the voters but this node, and whether this node is one too.
+func (n *Node) otherVoters() (others []raft.Server, votes bool) {
+	for _, s := range n.servers() {
+		switch {
+		case s.Suffrage != raft.Voter:
+		case string(s.ID) == n.id:
+			votes = true
+		default:
+			others = append(others, s)
+		}
+	}
+	return others, votes
+}
+
 func (n *Node) server(id string) (raft.Server, bool) {
 	for _, s := range n.servers() {
 		if string(s.ID) == id {

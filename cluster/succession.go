@@ -85,9 +85,10 @@ func (n *Node) turn(leader string) time.Duration {
 	}
 	own := n.standing()
 	wait, fitter := time.Duration(0), false
-	for _, s := range n.servers() {
+	others, _ := n.otherVoters()
+	for _, s := range others {
 		id := string(s.ID)
-		if s.Suffrage != raft.Voter || id == leader || id == n.id || n.member(s).Witness {
+		if id == leader || n.member(s).Witness {
 			continue
 		}
 		f := told[id].bounded()
@@ -120,22 +121,14 @@ func (n *Node) poll(ctx context.Context) (wait time.Duration, free bool) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Profile.Lease/2)
 	defer cancel()
 	var mu sync.Mutex
-	voters, willing, voter := 0, 0, false
+	others, votes := n.otherVoters()
+	if !votes {
+		return 0, false
+	}
+	voters, willing := len(others)+1, 1
 	var wg sync.WaitGroup
 	enough := make(chan struct{})
-	for _, s := range n.servers() {
-		if s.Suffrage != raft.Voter {
-			continue
-		}
-		voters++
-		if string(s.ID) == n.id {
-			voter, willing = true, willing+1
-		}
-	}
-	for _, s := range n.servers() {
-		if s.Suffrage != raft.Voter || string(s.ID) == n.id {
-			continue
-		}
+	for _, s := range others {
 		wg.Go(func() {
 			data, err := n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodPoll}, body)
 			var answer pollAnswer
@@ -161,7 +154,7 @@ func (n *Node) poll(ctx context.Context) (wait time.Duration, free bool) {
 	}
 	cancel()
 	<-done
-	return wait, voter && willing > voters/2
+	return wait, willing > voters/2
 }
 
 // answerPoll serves methodPoll. Two that stand at once would split the votes, and

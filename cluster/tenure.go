@@ -3,8 +3,6 @@ package cluster
 import (
 	"sync"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 // A Tenure is one time for which this node leads and holds a lease: how it began and
@@ -172,9 +170,9 @@ func (n *Node) unheard() Tenure {
 	if own := l.granted[n.id]; own < late {
 		return Tenure{Fall: Stalled, Since: own}
 	}
-	for _, s := range n.servers() {
-		at := l.granted[string(s.ID)]
-		if s.Suffrage == raft.Voter && string(s.ID) != n.id && at < late {
+	others, _ := n.otherVoters()
+	for _, s := range others {
+		if at := l.granted[string(s.ID)]; at < late {
 			how.Silent = append(how.Silent, n.member(s).Name)
 			how.Since = max(how.Since, at)
 		}
