@@ -81,7 +81,7 @@ func TestKernelLastSecond(t *testing.T) {
 				return err
 			}
 			ours := map[netip.Prefix]bool{}
-			var shortest time.Duration = addressLife
+			shortest := addressLife
 			for begun := boottime.Now(); boottime.Now()-begun < 5*time.Second; {
 				if i := len(ours); i < 40 {
 					prefix := netip.MustParsePrefix(fmt.Sprintf(format, i+1))
