@@ -74,6 +74,7 @@ func TestEventsTellWhyTheRoleMoved(t *testing.T) {
 	}
 	l.node(former).start()
 	l.awaitVoters(next, "d1", "d2", "d3")
+	l.awaitEligible(l.node(former), "")
 
 	l.awaitLeader().mustHA("transfer", former)
 	p.awaitOwner(l, next.name)

@@ -14,6 +14,7 @@ type fault struct {
 	moves  bool          // it lasts until another director owns the VIP
 	stays  bool          // no other director may ever own it
 	long   bool          // for the campaign only
+	alive  bool          // the agent takes its addresses away itself, in time or not
 	apart  bool          // so long that it has a lab of its own there, beside the others'
 }
 
