@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
-	"sync/atomic"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -16,6 +18,7 @@ const (
 	gossipJoinInterval = 10 * time.Second // between attempts to meet unknown peers
 	gossipLoneInterval = time.Second      // the same while it has met nobody
 	gossipTCPTimeout   = time.Second
+	maxGossip          = 4 * maxJoin // nodes of which it is remembered what they tell
 	gossipLeaveTimeout = 500 * time.Millisecond
 )
 
@@ -33,7 +36,8 @@ type gossip struct {
 	log   *slog.Logger
 	peers func() []string // cluster addresses of nodes known otherwise
 
-	list atomic.Pointer[memberlist.Memberlist]
+	mu    sync.Mutex
+	metas map[string]string // what each node of this gossip tells, by id
 }
 
 // run gossips until ctx ends. Without a gossip port it does nothing.
@@ -60,13 +64,12 @@ func (g *gossip) run(ctx context.Context) error {
 		}
 	}
 	config.TCPTimeout = gossipTCPTimeout
-	config.Delegate = metaDelegate(meta)
+	config.Delegate, config.Events = metaDelegate(meta), g
 	config.Logger = log.New(gossipLog{newQuiet(g.log)}, "", 0)
 	list, err := memberlist.Create(config)
 	if err != nil {
 		return fmt.Errorf("gossip port: %w", err)
 	}
-	g.list.Store(list)
 	for {
 		for _, address := range g.peers() {
 			if ctx.Err() == nil && address != g.cfg.advertised() {
@@ -92,14 +95,12 @@ func (g *gossip) run(ctx context.Context) error {
 
 // addresses returns the cluster addresses of the nodes that gossip names.
 func (g *gossip) addresses() []string {
-	list := g.list.Load()
-	if list == nil {
-		return nil
-	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	var addresses []string
-	for _, node := range list.Members() {
+	for _, id := range slices.Sorted(maps.Keys(g.metas)) {
 		var meta gossipMeta
-		if err := json.Unmarshal(node.Meta, &meta); err != nil {
+		if err := json.Unmarshal([]byte(g.metas[id]), &meta); err != nil {
 			continue
 		}
 		if address, err := peerAddress(meta.Address, 0); err == nil && len(addresses) < maxJoin {
@@ -107,6 +108,26 @@ func (g *gossip) addresses() []string {
 		}
 	}
 	return addresses
+}
+
+// NotifyJoin implements memberlist.EventDelegate. What Members returns is written to by
+// memberlist later; it is only safe to read here.
+func (g *gossip) NotifyJoin(node *memberlist.Node) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, known := g.metas[node.Name]; known || len(g.metas) < maxGossip {
+		g.metas[node.Name] = string(node.Meta)
+	}
+}
+
+// NotifyUpdate implements memberlist.EventDelegate.
+func (g *gossip) NotifyUpdate(node *memberlist.Node) { g.NotifyJoin(node) }
+
+// NotifyLeave implements memberlist.EventDelegate.
+func (g *gossip) NotifyLeave(node *memberlist.Node) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.metas, node.Name)
 }
 
 // A metaDelegate only tells its bytes.

@@ -150,7 +150,7 @@ func New(cfg Config) (*Node, error) {
 		known: n.knows, conns: map[net.Conn]netip.Addr{}, perIP: map[netip.Addr]int{},
 		dialed: map[*dialedConn]bool{}, complaints: map[string]bool{}, strangers: map[string]stranger{},
 	}
-	n.gossip = &gossip{cfg: cfg, id: n.id, log: cfg.Logger, peers: n.addresses}
+	n.gossip = &gossip{cfg: cfg, id: n.id, log: cfg.Logger, peers: n.addresses, metas: map[string]string{}}
 	return n, nil
 }
 

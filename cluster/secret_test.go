@@ -40,7 +40,7 @@ func TestSecretIsShared(t *testing.T) {
 	}
 	formed(t, nodes...)
 	propose(t, nodes[1], "in secret")
-	if got := nodes[0].gossip.list.Load().Members(); len(got) != 3 {
+	if got := nodes[0].gossip.addresses(); len(got) != 3 {
 		t.Errorf("%d gossip", len(got))
 	}
 	if words := nodes[0].State().KeptOut; len(words) > 0 {
@@ -86,7 +86,7 @@ func TestStrangersAreKeptOut(t *testing.T) {
 					t.Errorf("no %q in the log:\n%s", name, log.String())
 				}
 			}
-			if n := len(member.gossip.list.Load().Members()); n != 1 {
+			if n := len(member.gossip.addresses()); n != 1 {
 				t.Errorf("%d gossip", n)
 			}
 		})
