@@ -171,9 +171,12 @@ func (k *Keeper) ping() {
 // look has the host looked at soon.
 func (k *Keeper) look() {
 	k.mu.Lock()
+	known := k.hint
 	k.hint = true
 	k.mu.Unlock()
-	k.ping()
+	if !known { // each of hundreds of addresses is a hint
+		k.ping()
+	}
 }
 
 // heard notes what somebody said on a link, when it is about an address of ours.

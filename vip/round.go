@@ -93,7 +93,8 @@ func (k *Keeper) hold(w wishes) {
 	}
 }
 
-// promote opens the fence: the addresses are there.
+// promote opens the fence. The addresses come after it: each serves as soon as it is
+// there, and no packet for one that is not there yet gets as far as the fence.
 func (k *Keeper) promote() {
 	began := k.now()
 	if !k.open(k.newest().until) {
@@ -105,7 +106,7 @@ func (k *Keeper) promote() {
 		k.schedule.begin(a, began, k.timing)
 	}
 	k.listenFor()
-	k.log.Info("this host is the owner of the VIPs", "addresses", len(k.held), "for", k.until-k.now())
+	k.log.Info("this host is the owner of the VIPs", "addresses", len(k.plan.add)+len(k.plan.held), "for", k.until-k.now())
 }
 
 // yield makes this host no owner: the fence first, which somebody may wait for, then
@@ -221,8 +222,10 @@ func (k *Keeper) tend(w wishes, active bool) {
 	}
 	k.plan = p
 	k.fail("announcements", k.wire.Listen(linksOf(h, w.all)))
+	if k.ready = active && covered; k.ready && !k.owner {
+		k.promote()
+	}
 	k.apply(p)
-	k.ready = active && covered
 	if len(k.failures) == 0 {
 		k.lookAt = k.looked + lookEvery
 	}
@@ -291,6 +294,9 @@ func (k *Keeper) apply(p plan) {
 			errs = append(errs, k.applyBatch(step.kind, batch, lost)...)
 			if k.owner && !k.extend() {
 				k.resign()
+			}
+			if k.owner {
+				k.announce()
 			}
 		}
 	}
