@@ -45,7 +45,7 @@ kernel: guest ## the conformance suite, the converge loop and the VIPs on a real
 	$(on-kernel) -timeout 10m -exec '$(GUEST) --timeout 600 --' ./kernel/... ./reconcile ./vip ./track
 
 e2e: build guest ## whole clusters on a real kernel
-	$(on-lab) -timeout 18m -exec '$(GUEST) --guest --timeout 1100 $(lab-files) --' ./e2e
+	$(on-lab) -parallel 2 -timeout 18m -exec '$(GUEST) --guest --timeout 1100 $(lab-files) --' ./e2e
 	IPVS_HA_WITHOUT=mh $(on-lab) -timeout 5m -run TestMissingScheduler -exec '$(GUEST) --timeout 300 $(lab-files) --without ip_vs_mh --' ./e2e
 
 bench: guest ## package kernel against a bare netlink loop, other libraries and ipvsadm, in one boot (for benchstat: BENCH='-count 10')

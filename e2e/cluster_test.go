@@ -37,6 +37,7 @@ func TestDemo(t *testing.T) {
 }
 
 func TestTwoDirectorsAndAWitness(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, "d1", "d2", "w1")
 	l.startAll()
 	leader := l.awaitLeader()
@@ -78,6 +79,7 @@ func TestTwoDirectorsAndAWitness(t *testing.T) {
 }
 
 func TestWitnessNeedsNoRoot(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, "d1", "d2", "w1")
 	w := l.node("w1")
 	w.uid = 65534
@@ -110,6 +112,7 @@ func TestAllStartAtOnce(t *testing.T) {
 
 // TestFourStartAtOnce starts one more node than the cluster expects.
 func TestFourStartAtOnce(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, "d1", "d2", "d3", "d4")
 	l.startAll()
 	l.awaitLeader()
@@ -136,6 +139,7 @@ func TestFourStartAtOnce(t *testing.T) {
 }
 
 func TestTransfer(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, "d1", "d2", "d3")
 	l.startAll()
 	leader := l.awaitLeader()
@@ -156,6 +160,7 @@ func TestTransfer(t *testing.T) {
 // TestRestartDoesNotRollBack stops a node, changes the table, and starts the node
 // while it can hear nobody: its kernel must keep what it holds.
 func TestRestartDoesNotRollBack(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, "d1", "d2", "d3")
 	l.startAll()
 	leader := l.awaitLeader()

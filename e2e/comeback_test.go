@@ -17,6 +17,7 @@ import (
 )
 
 func TestWipedNodeComesBack(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, "d1", "d2", "d3")
 	l.startAll()
 	leader := l.awaitLeader()
@@ -86,6 +87,7 @@ func TestWipedMajorityFoundsNoSecondCluster(t *testing.T) {
 }
 
 func TestRemovedNodeComesBackOnlyAsANewOne(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, "d1", "d2", "d3")
 	l.startAll()
 	leader := l.awaitLeader()
@@ -106,6 +108,7 @@ func TestRemovedNodeComesBackOnlyAsANewOne(t *testing.T) {
 }
 
 func TestAddressChangesWithoutCeremony(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, "d1", "d2", "d3")
 	l.startAll()
 	leader := l.awaitLeader()

@@ -11,6 +11,7 @@ import (
 // TestDriftIsRepaired does to one director what hands do, and expects it undone and
 // counted.
 func TestDriftIsRepaired(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, "d1", "d2", "d3")
 	l.startAll()
 	leader := l.awaitLeader()
@@ -79,6 +80,7 @@ func within(t *testing.T, what string, start time.Time) {
 }
 
 func TestForeignServiceIsReported(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, "d1", "d2", "d3")
 	n := l.nodes[0]
 	n.ipvsadm("-A", "-u", "10.9.0.200:53", "-s", "rr")
@@ -109,6 +111,7 @@ func TestForeignServiceIsReported(t *testing.T) {
 }
 
 func TestExclusiveOwnershipRemovesForeignServices(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, "d1", "d2", "d3")
 	n := l.nodes[0]
 	n.config = "ownership: exclusive\n"

@@ -62,6 +62,7 @@ func checkSteps(t *testing.T, e api.Event, want ...string) {
 func slowly(*lab) string { return ", profile: wan" }
 
 func TestEventsTellWhyTheRoleMoved(t *testing.T) {
+	t.Parallel()
 	l, p := vipLab(t, "", slowly) // not how quick, but why
 	former := p.awaitOwner(l, "nobody")
 	l.node(former).kill(syscall.SIGKILL)

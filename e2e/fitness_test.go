@@ -84,6 +84,7 @@ func (p *probe) never(since time.Time, nodes ...*node) {
 // TestLinkOfVIPsDown: the active director whose VIP link goes down hands over, does
 // not come back, and one whose link is down does not succeed.
 func TestLinkOfVIPsDown(t *testing.T) {
+	t.Parallel()
 	l, p := fitnessLab(t, "", "")
 	first := l.node(p.awaitOwner(l, "nobody"))
 	l.run("ip", "-n", first.ns, "link", "set", "eth1", "down")
@@ -115,6 +116,7 @@ func TestLinkOfVIPsDown(t *testing.T) {
 
 // TestDrainedDirectorsAreNotActive while another can be.
 func TestDrainedDirectorsAreNotActive(t *testing.T) {
+	t.Parallel()
 	l, p := fitnessLab(t, "", "")
 	first := l.node(p.awaitOwner(l, "nobody"))
 	drained := l.others(first)[0]
@@ -159,6 +161,7 @@ func TestDrainedDirectorsAreNotActive(t *testing.T) {
 // TestReturningAndColdDirectors: one that has just started is passed over, and takes
 // nothing back.
 func TestReturningAndColdDirectors(t *testing.T) {
+	t.Parallel()
 	l, p := fitnessLab(t, "", "")
 	first := l.node(p.awaitOwner(l, "nobody"))
 	returning := l.others(first)[0]
@@ -188,6 +191,7 @@ func TestReturningAndColdDirectors(t *testing.T) {
 
 // TestTrackedGateway: who alone loses it hands over; when all lose it nothing moves.
 func TestTrackedGateway(t *testing.T) {
+	t.Parallel()
 	l, p := fitnessLab(t, "track: [{gateway: 10.9.0.60}, {interface: eth0}]\n", "gateway 10.9.0.60 does not answer")
 	first := l.node(p.awaitOwner(l, "nobody"))
 	p.stays(first.name, 4*time.Second)

@@ -10,6 +10,7 @@ import (
 // TestPairHoldsItsVIPs cuts two directors off from each other: the owner stays it, and
 // leads again when the other one is back.
 func TestPairHoldsItsVIPs(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, "d1", "d2")
 	for _, n := range l.nodes {
 		n.expect = 2

@@ -12,6 +12,7 @@ import (
 // TestRecoverFromALostMajority loses two of three directors, has the third go on alone,
 // and lets one of the others in again.
 func TestRecoverFromALostMajority(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, "d1", "d2", "d3")
 	l.startAll()
 	l.awaitLeader().mustApply(smallTable, "apply", "-f", "-")
