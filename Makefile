@@ -54,7 +54,7 @@ bench: guest ## package kernel against a bare netlink loop, other libraries and 
 
 # The machine should have nothing else to do. Runs of each event: make bench-failover RUNS=3
 RUNS ?= 10
-bench-failover: build ## ipvs-ha beside keepalived, in half an hour at most: the table in docs/benchmarks.md
+bench-failover: build ## ipvs-ha beside keepalived, in half an hour at most; prints a table
 	e2e/guest/install keepalived:keepalived
 	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
 	IPVS_HA_BENCH_COMMAND='make bench-failover RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$$(sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *//; s/ / x /')" \
@@ -65,7 +65,7 @@ bench-order: guest ## what a planned move loses, by the order of the sync daemon
 	$(on-lab) -run '^$$' -bench BenchmarkOrderOfDaemons -benchtime 4x -timeout 15m -exec '$(GUEST) --timeout 900 $(lab-files) --' ./e2e
 
 campaign: RUNS = 50
-campaign: build ## every fault RUNS times; nearly an hour: the table in docs/benchmarks.md
+campaign: build ## every fault RUNS times, in nearly an hour; prints a table
 	e2e/guest/install keepalived:keepalived
 	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
 	IPVS_HA_BENCH_COMMAND='make campaign RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$$(sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *//; s/ / x /')" \
