@@ -197,7 +197,7 @@ func parseConfig(data []byte, name string, hostname func() (string, error)) (Con
 	if f.root != nil {
 		f.keys(f.root, "", c.keys())
 	}
-	if c.Node == "" && f.places["node"] == nil {
+	if c.Node == "" && !f.has("node") {
 		c.nameAfterHost(f, hostname)
 	}
 	c.check(f)
@@ -221,10 +221,10 @@ func (c *Config) nameAfterHost(f *file, hostname func() (string, error)) {
 
 // check reports what the parts of c mean together.
 func (c *Config) check(f *file) {
-	if f.places["cluster.name"] == nil {
+	if !f.has("cluster.name") {
 		f.failf("cluster.name", "is missing; all nodes of a cluster have the same")
 	}
-	if f.places["cluster.address"] == nil {
+	if !f.has("cluster.address") {
 		f.failf("cluster.address", "is missing; it is this host's own address, where the other nodes reach it")
 	}
 	if len(f.errs) > 0 {

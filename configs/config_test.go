@@ -237,7 +237,7 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	var c Config
 	f.keys(f.root, "", c.keys())
 	for _, k := range c.keys() {
-		if f.places[k.name] == nil {
+		if !f.has(k.name) {
 			t.Errorf("reference.yaml lacks %s", k.name)
 		}
 	}

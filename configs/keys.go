@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/goccy/go-yaml/ast"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 	"github.com/ipvs-ha/ipvs-ha/timing"
@@ -54,26 +54,26 @@ const maxTiming = time.Minute
 const maxItems = 64
 
 func (c *Config) network(name string) reader {
-	return func(f *file, path string, n ast.Node) {
+	return func(f *file, path string, n *yaml.Node) {
 		var to string
 		text(&to, checkInterface)(f, path, n)
 		if err := ipvs.CheckNetwork(name); err != nil {
-			f.failAt(f.places[path], path, err.Error())
+			f.failAt(n, path, err.Error())
 		}
 		if c.VIP.Networks == nil {
 			c.VIP.Networks = map[string]string{}
 		}
 		c.VIP.Networks[name] = to
 		if len(c.VIP.Networks) == maxItems+1 {
-			f.failAt(n.GetToken(), path, fmt.Sprintf("more than %d networks", maxItems))
+			f.failAt(n, path, fmt.Sprintf("more than %d networks", maxItems))
 		}
 	}
 }
 
 func (c *Config) allowed(i int) reader {
-	return func(f *file, path string, n ast.Node) {
+	return func(f *file, path string, n *yaml.Node) {
 		if i >= maxItems {
-			f.failAt(n.GetToken(), path, fmt.Sprintf("more than %d prefixes", maxItems))
+			f.failAt(n, path, fmt.Sprintf("more than %d prefixes", maxItems))
 			return
 		}
 		var p netip.Prefix
@@ -86,9 +86,9 @@ func (c *Config) allowed(i int) reader {
 const maxTracked = 16
 
 func (c *Config) tracked(i int) reader {
-	return func(f *file, path string, n ast.Node) {
+	return func(f *file, path string, n *yaml.Node) {
 		if i >= maxTracked {
-			f.failAt(n.GetToken(), path, fmt.Sprintf("more than %d interfaces and gateways", maxTracked))
+			f.failAt(n, path, fmt.Sprintf("more than %d interfaces and gateways", maxTracked))
 			return
 		}
 		var t Tracked
@@ -98,16 +98,16 @@ func (c *Config) tracked(i int) reader {
 			{name: "gateway", read: address(&t.Gateway, checkUnicast)},
 		})
 		if len(f.errs) == before && (t.Interface == "") != t.Gateway.IsValid() {
-			f.failAt(n.GetToken(), path, "want either interface or gateway")
+			f.failAt(n, path, "want either interface or gateway")
 		}
 		c.Track = append(c.Track, t)
 	}
 }
 
 func (c *Config) joinItem(i int) reader {
-	return func(f *file, path string, n ast.Node) {
+	return func(f *file, path string, n *yaml.Node) {
 		if i >= maxItems {
-			f.failAt(n.GetToken(), path, fmt.Sprintf("more than %d addresses", maxItems))
+			f.failAt(n, path, fmt.Sprintf("more than %d addresses", maxItems))
 			return
 		}
 		scalar(func(s string) error {

@@ -3,7 +3,7 @@ package configs
 import (
 	"math"
 
-	"github.com/goccy/go-yaml/ast"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
@@ -23,7 +23,7 @@ func ParseTable(data []byte, name string) (ipvs.Document, error) {
 	if f.root != nil {
 		f.keys(f.root, "", tableKeys(&doc))
 	}
-	if len(f.errs) == 0 && f.places["services"] == nil {
+	if len(f.errs) == 0 && !f.has("services") {
 		f.failf("services", `is missing; "services: []" means none`)
 	}
 	// What was not understood is not judged.
@@ -39,49 +39,29 @@ func ParseTable(data []byte, name string) (ipvs.Document, error) {
 
 func tableKeys(doc *ipvs.Document) []key {
 	return []key{
-		{name: "sync", read: func(f *file, path string, n ast.Node) {
+		{name: "sync", read: func(f *file, path string, n *yaml.Node) {
 			doc.Sync = &ipvs.Sync{}
 			enabled := true
 			f.keys(n, path, syncKeys(doc.Sync, &enabled))
 			doc.Sync.Disabled = !enabled
 		}},
-		{name: "timeouts", read: func(f *file, path string, n ast.Node) {
+		{name: "timeouts", read: func(f *file, path string, n *yaml.Node) {
 			doc.Timeouts = &ipvs.Timeouts{}
 			f.keys(n, path, timeoutKeys(doc.Timeouts))
 		}},
-		{name: "vips", read: func(f *file, path string, n ast.Node) {
+		{name: "vips", read: func(f *file, path string, n *yaml.Node) {
 			doc.VIPs = &ipvs.VIPs{}
-			switch n.(type) {
-			case *ast.StringNode:
+			switch n.Kind {
+			case yaml.ScalarNode:
 				unmarshal(doc.VIPs)(f, path, n)
-				return
-			case *ast.SequenceNode:
+			case yaml.SequenceNode:
+				doc.VIPs.Listed = true
+				mappings(&doc.VIPs.List, ipvs.VIP{}, "address", vipKeys)(f, path, n)
 			default:
-				f.failAt(n.GetToken(), path, "want auto or a list, not "+kind(n))
-				return
+				f.failAt(n, path, "want auto or a list, not "+kind(n))
 			}
-			doc.VIPs.Listed = true
-			list(func(int) reader {
-				return func(f *file, path string, n ast.Node) {
-					var v ipvs.VIP
-					f.keys(n, path, vipKeys(&v))
-					if f.places[path+".address"] == nil {
-						f.failf(path+".address", "is missing")
-					}
-					doc.VIPs.List = append(doc.VIPs.List, v)
-				}
-			})(f, path, n)
 		}},
-		{name: "services", read: list(func(int) reader {
-			return func(f *file, path string, n ast.Node) {
-				var s ipvs.Service
-				f.keys(n, path, serviceKeys(&s))
-				if f.places[path+".service"] == nil {
-					f.failf(path+".service", "is missing")
-				}
-				doc.Services = append(doc.Services, s)
-			}
-		})},
+		{name: "services", read: mappings(&doc.Services, ipvs.Service{}, "service", serviceKeys)},
 	}
 }
 
@@ -130,16 +110,7 @@ func serviceKeys(s *ipvs.Service) []key {
 				return err
 			})
 		})},
-		{name: "destinations", read: list(func(int) reader {
-			return func(f *file, path string, n ast.Node) {
-				d := ipvs.DefaultDestination
-				f.keys(n, path, destinationKeys(&d))
-				if f.places[path+".address"] == nil {
-					f.failf(path+".address", "is missing")
-				}
-				s.Destinations = append(s.Destinations, d)
-			}
-		})},
+		{name: "destinations", read: mappings(&s.Destinations, ipvs.DefaultDestination, "address", destinationKeys)},
 	}
 }
 

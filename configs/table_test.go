@@ -82,8 +82,21 @@ func TestParseTableRefuses(t *testing.T) {
 		{"vip of a service in words", service("    vip: no\n"), "t.yaml:3: services[0].vip: want true or false, not \"no\""},
 		{"vip of a mark", "services:\n  - service: fwmark://7\n    vip: false\n", "t.yaml:3: services[0].vip: is for services with an address, not for fwmark"},
 		{"a JSON key", `{"services": [{"service": "tcp://10.9.0.100:80", "x": 1}]}`, "t.yaml:1: services[0].x: unknown key"},
-		{"unknown alias", "services: *all\n", "t.yaml:1: "},
-		{"alias within itself", "services: &all\n  - service: tcp://10.9.0.1:80\n    destinations: *all\n", "t.yaml:3: "},
+		{"unknown alias", "services: *all\n", "t.yaml:1: unknown anchor 'all' referenced\n    services: *all\n              ^"},
+		{"alias within itself", "services: &all\n  - service: tcp://10.9.0.1:80\n    destinations: *all\n", "t.yaml:3: services[0].destinations[0].destinations: unknown key"},
+		{"alias as a key", "services:\n  - service: &s tcp://10.9.0.1:80\n  - *s : tcp\n", "t.yaml:3: services[1].tcp://10.9.0.1:80: unknown key"},
+		{"list as a key", "? [a]\n: b\n", "t.yaml:1: unknown key"},
+		{"merge key", "services:\n  - <<: {service: tcp://10.9.0.1:80}\n", "t.yaml:2: services[0].<<: unknown key"},
+		{"tag", service("    name: !!binary aGVsbG8=\n"), "t.yaml:3: services[0].name: want a single value, not a value with the tag !!binary"},
+		{"tag of a mapping", "services:\n  - !!set {service}\n", "t.yaml:2: services[0]: want a mapping, not a value with the tag !!set"},
+		{"flow mapping without end", service("    destinations:\n      - {address: \"10.9.0.21:80\"\n      - {address: \"10.9.0.22:80\"}\n"), "t.yaml:5: did not find expected ',' or '}' while parsing a flow mapping that begins in line 4\n          - {address: \"10.9.0.22:80\"}\n          ^"},
+		{"list without end", "services: [\n  {service: \"tcp://10.9.0.1:80\"}\n\n", "t.yaml:1: did not find expected ',' or ']' while parsing a flow sequence\n    services: [\n              ^"},
+		{"quotes without end", service("    name: \"web\n    scheduler: rr\n"), "t.yaml:3: found unexpected end of stream while scanning a quoted scalar\n        name: \"web\n              ^"},
+		{"less indented", service("   scheduler: rr\n"), "t.yaml:3: did not find expected '-' indicator while parsing a block collection that begins in line 2\n       scheduler: rr\n       ^"},
+		{"tab", "services:\n\t- service: tcp://10.9.0.1:80\n", "t.yaml:2: found character that cannot start any token"},
+		{"octet of another encoding", service("    comment: \"ä\xe4\"\n"), "t.yaml:3: invalid trailing UTF-8 octet"},
+		{"control character", service("    comment: \"ä\x01\"\n"), "t.yaml:3: control characters are not allowed (value: 1)\n        comment: \"ä\x01\"\n                   ^"},
+		{"second document", "services: []\n---\nservices: []\n", "t.yaml:3: a second document"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -302,6 +315,9 @@ func FuzzParseTable(f *testing.F) {
 	f.Add("vips: &a [*a]\nservices: [{service: \"tcp://10.9.0.1:80\", vip: false}]\n")
 	f.Add("services: [? a : b]\n? [x]\n: y")
 	f.Add("<<: {a: b}\nservices: !!set {a, b}\n")
+	f.Add("services:\n  - service: &s tcp://10.9.0.1:80\n    ? *s\n    : *s\n")
+	f.Add("services:\n  - {service: \"tcp://10.9.0.1:80\"\n# more\n---\n...\n")
+	f.Add("services: [{service: 'tcp://10.9.0.1:80', comment: \"\xe4\x01\"}]\r\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		doc, err := ParseTable([]byte(text), "fuzz")
 		if err != nil {
