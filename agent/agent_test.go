@@ -38,7 +38,7 @@ type node struct {
 
 // start starts directors d1, d2, ... on loopback addresses, one for each kernel; nil
 // makes a witness.
-func start(t *testing.T, kernels ...*memkernel.Kernel) []*node {
+func start(t testing.TB, kernels ...*memkernel.Kernel) []*node {
 	t.Helper()
 	var join []string
 	for i := range kernels {
@@ -82,7 +82,7 @@ func start(t *testing.T, kernels ...*memkernel.Kernel) []*node {
 	return nodes
 }
 
-func await(t *testing.T, what string, check func(context.Context) error) {
+func await(t testing.TB, what string, check func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -104,5 +105,49 @@ func TestLargeApplyWhileTheLeaderChanges(t *testing.T) {
 	}
 	if _, err := follower.client.Write(ctx, large); api.KindOf(err) != api.TooLarge {
 		t.Errorf("%d changes at once: %v, want one that is too large", len(large.Changes), err)
+	}
+}
+
+// BenchmarkOneChange measures what the command line does for "destination set" and
+// "service set": it reads the service and writes it, until it is in every kernel.
+func BenchmarkOneChange(b *testing.B) {
+	for _, destinations := range []int{1000, 100_000} {
+		b.Run(fmt.Sprintf("destinations=%d", destinations), func(b *testing.B) {
+			doc := largeDocument(destinations, 1)
+			client := start(b, memkernel.New(), memkernel.New(), memkernel.New())[0].client
+			ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
+			defer cancel()
+			if written, err := client.Write(ctx, api.Write{Replace: doc}); err != nil || len(written.Pending) > 0 {
+				b.Fatal(written.Pending, err)
+			}
+			for _, op := range []ipvs.Op{ipvs.SetDestination, ipvs.SetService} {
+				b.Run(string(op), func(b *testing.B) {
+					b.ReportAllocs()
+					for weight := int32(2); b.Loop(); weight++ {
+						setOne(ctx, b, client, op, doc.Services[77].Key, weight)
+					}
+				})
+			}
+		})
+	}
+}
+
+// setOne makes one edit of a service that has destinations.
+func setOne(ctx context.Context, b *testing.B, client *api.Client, op ipvs.Op, key ipvs.ServiceKey, weight int32) {
+	s, revision, err := client.Service(ctx, key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	change := ipvs.Change{Op: op, Key: key}
+	if op == ipvs.SetDestination {
+		change.Destination = &s.Destinations[3]
+		change.Destination.Weight = weight
+	} else {
+		change.Service = &s
+		s.Destinations, s.Persistence.Timeout = nil, ipvs.Seconds(weight)
+	}
+	written, err := client.Write(ctx, api.Write{IfRevision: &revision, Changes: []ipvs.Change{change}})
+	if err != nil || len(written.Pending) > 0 {
+		b.Fatal(written.Pending, err)
 	}
 }

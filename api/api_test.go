@@ -182,6 +182,20 @@ func TestClientTable(t *testing.T) {
 	}
 }
 
+func TestClientService(t *testing.T) {
+	agent := newFake(t)
+	client, _ := serve(t, agent)
+	for want := range agent.view.Table.Services() {
+		got, revision, err := client.Service(t.Context(), want.Key)
+		if err != nil || !got.Equal(want) || revision != 12 {
+			t.Errorf("%s: %+v at revision %d, %v", want.Key, got, revision, err)
+		}
+	}
+	if _, _, err := client.Service(t.Context(), ipvs.ServiceMarked(ipvs.IPv6, 9)); KindOf(err) != NotFound || err.Error() != "no virtual service fwmark6://9" {
+		t.Errorf("a service that is not there: %v", err)
+	}
+}
+
 func TestClientWrite(t *testing.T) {
 	agent := newFake(t)
 	agent.result.Pending = []PendingNode{{Node: "d2", Reason: "slow"}}
@@ -320,6 +334,7 @@ func TestServerRefuses(t *testing.T) {
 		{name: "unknown path", method: "GET", path: "/v2", want: NotFound, says: "there is no GET /v2"},
 		{name: "unknown method", method: "PATCH", path: "/v1/table", want: NotFound, says: "there is no PATCH /v1/table"},
 		{name: "stale", method: "GET", path: "/v1/table?stale=yes", want: Malformed, says: "stale"},
+		{name: "key", method: "GET", path: "/v1/service?key=http://10.9.0.1:80", want: Malformed, says: `key: service "http://10.9.0.1:80": unknown scheme`},
 		{name: "timeout", method: "GET", path: "/v1/table?timeout=1", want: Malformed, says: `timeout "1"`},
 		{name: "negative timeout", method: "GET", path: "/v1/table?timeout=-1s", want: Malformed, says: "timeout"},
 		{name: "long timeout", method: "GET", path: "/v1/table?timeout=1h", want: Malformed, says: "at most 10m0s"},

@@ -98,6 +98,7 @@ func (s *Server) routes() map[string]func(http.ResponseWriter, *http.Request) er
 	return map[string]func(http.ResponseWriter, *http.Request) error{
 		"GET /v1/table":                   s.getTable,
 		putTable:                          s.putTable,
+		"GET /v1/service":                 s.getService,
 		"POST /v1/changes":                s.postChanges,
 		"GET /v1/status":                  s.getStatus,
 		"GET /v1/events":                  s.getEvents,

@@ -64,6 +64,35 @@ func (c *Client) Table(ctx context.Context, stale bool) (TableView, error) {
 	return view, nil
 }
 
+// getService answers with one service, so that an edit of it need not read the table.
+func (s *Server) getService(w http.ResponseWriter, r *http.Request) error {
+	key, err := ipvs.ParseServiceKey(r.URL.Query().Get("key"))
+	if err != nil {
+		return NewProblem(Malformed, "key: "+err.Error())
+	}
+	view, err := s.agent.Table(r.Context(), false)
+	if err != nil {
+		return err
+	}
+	service := view.Table.Service(key)
+	if service == nil {
+		return NewProblem(NotFound, fmt.Sprintf("no virtual service %s", key))
+	}
+	w.Header().Set("ETag", etag(view.Revision))
+	return writeJSON(w, service)
+}
+
+// Service returns one service and the revision of the table that it is from. The
+// Problem is NotFound when there is none with that key.
+func (c *Client) Service(ctx context.Context, key ipvs.ServiceKey) (service ipvs.Service, revision uint64, err error) {
+	header, err := c.do(ctx, http.MethodGet, "/v1/service?key="+url.QueryEscape(key.String()), nil, nil, &service)
+	if err != nil {
+		return ipvs.Service{}, 0, err
+	}
+	revision, err = parseETag(header.Get("ETag"))
+	return service, revision, err
+}
+
 const putTable = "PUT /v1/table"
 
 // putTable replaces the whole table. The write id is in Idempotency-Key, the

@@ -47,11 +47,7 @@ func destinationCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return o.edit(cmd, func(t ipvs.Table) (ipvs.Change, error) {
-				s := t.Service(key)
-				if s == nil {
-					return ipvs.Change{}, fmt.Errorf("no virtual service %s", key)
-				}
+			return o.edit(cmd, key, func(s ipvs.Service) (ipvs.Change, error) {
 				d, ok := s.Destination(addr)
 				if !ok {
 					return ipvs.Change{}, fmt.Errorf("%s: no destination %s", key, addr)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net/netip"
 
 	"github.com/spf13/cobra"
@@ -69,12 +68,7 @@ func serviceVerb(o *options, verb, short string, fresh func(*ipvs.Service) ipvs.
 				}
 				return o.write(cmd, api.Write{Changes: []ipvs.Change{fresh(&s)}})
 			}
-			return o.edit(cmd, func(t ipvs.Table) (ipvs.Change, error) {
-				old := t.Service(key)
-				if old == nil {
-					return ipvs.Change{}, fmt.Errorf("no virtual service %s", key)
-				}
-				s := *old
+			return o.edit(cmd, key, func(s ipvs.Service) (ipvs.Change, error) {
 				s.Destinations = nil
 				err := f.change(cmd, &s)
 				return ipvs.Change{Op: ipvs.SetService, Key: key, Service: &s}, err

@@ -74,20 +74,20 @@ func caller() string {
 // meanwhile.
 const editTries = 5
 
-// edit reads the table, has change make the edit, and writes it on condition that
-// the table is still the same.
-func (o *options) edit(cmd *cobra.Command, change func(ipvs.Table) (ipvs.Change, error)) error {
+// edit reads a service, has change make the edit, and writes it on condition that the
+// table is still the same.
+func (o *options) edit(cmd *cobra.Command, key ipvs.ServiceKey, change func(ipvs.Service) (ipvs.Change, error)) error {
 	return o.act(cmd, func(ctx context.Context, client *api.Client) error {
 		for try := 1; ; try++ {
-			view, err := client.Table(ctx, false)
+			service, revision, err := client.Service(ctx, key)
 			if err != nil {
 				return err
 			}
-			c, err := change(view.Table)
+			c, err := change(service)
 			if err != nil {
 				return err
 			}
-			err = o.writeWith(ctx, cmd, client, api.Write{IfRevision: &view.Revision, Changes: []ipvs.Change{c}})
+			err = o.writeWith(ctx, cmd, client, api.Write{IfRevision: &revision, Changes: []ipvs.Change{c}})
 			if api.KindOf(err) != api.Conflict || try == editTries {
 				return err
 			}
