@@ -126,6 +126,74 @@ func TestApplyWithLostAnswers(t *testing.T) {
 	}
 }
 
+// TestApplyLosesNoChange has trouble with the answers to the second of three batches,
+// after each number of them: each change has the outcome that the kernel told, or an
+// error that says that it is not known.
+func TestApplyLosesNoChange(t *testing.T) {
+	const (
+		size   = maxUnread     // of a batch
+		step   = 10            // every such change is refused
+		answer = size/step + 1 // datagrams: the refusals, and the acknowledgement of the last
+	)
+	troubles := map[string]struct {
+		trouble func(s *fakeSocket, b []byte) (int, error)
+		want    error
+	}{
+		"the socket wedges": {func(s *fakeSocket, _ []byte) (int, error) {
+			s.datagrams = nil
+			return 0, nil
+		}, os.ErrDeadlineExceeded},
+		"another answer comes": {func(s *fakeSocket, _ []byte) (int, error) {
+			stamp(s.datagrams[0], uint16(netlink.Error), 1)
+			return 0, nil
+		}, errStray},
+		"answers are lost":     {func(*fakeSocket, []byte) (int, error) { return 0, syscall.ENOBUFS }, syscall.ENOBUFS},
+		"the socket fails":     {func(*fakeSocket, []byte) (int, error) { return 0, syscall.EIO }, syscall.EIO},
+		"half a message comes": {func(_ *fakeSocket, b []byte) (int, error) { return copy(b, "half"), nil }, errMessage},
+	}
+	for name, tt := range troubles {
+		t.Run(name, func(t *testing.T) {
+			for read := range answer {
+				synctest.Test(t, func(t *testing.T) {
+					k := &fakeKernel{family: 32, trouble: tt.trouble, after: answer + read}
+					k.answer = func(uint8) ([][]byte, error) {
+						if (len(k.seen)-1)%step == 0 {
+							return nil, syscall.ESRCH
+						}
+						return done, nil
+					}
+					changes := deletions(3 * size)
+					errs := k.client().Apply(t.Context(), changes)
+					if len(errs) != len(changes) {
+						t.Fatalf("%d errors for %d changes", len(errs), len(changes))
+					}
+					known := size // changes until the trouble
+					if read > 0 {
+						known += (read-1)*step + 1
+					}
+					for i, err := range errs {
+						var op *OpError
+						switch {
+						case i >= known && i < 2*size:
+							want(t, err, ErrUnanswered, tt.want)
+						case i%step == 0:
+							want(t, err, ErrNoService)
+						case err != nil:
+							t.Errorf("%d answers read: change %d: error %v", read, i, err)
+						}
+						if err != nil && (!errors.As(err, &op) || op.Object != changes[i].Key.String()+" "+changes[i].Address.String()) {
+							t.Errorf("change %d: the error %v names another object", i, err)
+						}
+					}
+					if len(k.seen) != len(changes) || k.opened != 2 {
+						t.Errorf("%d requests over %d sockets, want %d over 2", len(k.seen), k.opened, len(changes))
+					}
+				})
+			}
+		})
+	}
+}
+
 // TestApplyOverAReload has the module unloaded and loaded again between two calls:
 // the requests with the old number of the family look like those for missing objects.
 func TestApplyOverAReload(t *testing.T) {
@@ -150,6 +218,28 @@ func TestApplyOverAReload(t *testing.T) {
 	}
 	if len(k.seen) != 13 {
 		t.Errorf("the kernel saw %d requests, want 13", len(k.seen))
+	}
+}
+
+// TestApplyOverABadReload has the requests sent again, for the family's new number, and
+// that fail too.
+func TestApplyOverABadReload(t *testing.T) {
+	for family, target := range map[uint16]error{33: ErrUnanswered, 0: ErrNoModule} {
+		synctest.Test(t, func(t *testing.T) {
+			k := &fakeKernel{family: 32, answer: always(done, nil)}
+			c := k.client()
+			if errs := c.Apply(t.Context(), deletions(3)); errs != nil {
+				t.Fatal(errs)
+			}
+			k.family, k.answer = family, always(nil, nil)
+			errs := c.Apply(t.Context(), deletions(10))
+			if len(errs) != 10 {
+				t.Fatalf("%d errors for 10 changes", len(errs))
+			}
+			for _, err := range errs {
+				want(t, err, target)
+			}
+		})
 	}
 }
 

@@ -32,6 +32,10 @@ type fakeKernel struct {
 	flags  netlink.HeaderFlags // added to those of answers
 	skew   uint32              // added to the sequence number of answers
 	room   int                 // for how many refusals the socket has room; 0: for all
+	// trouble comes once, instead of a datagram, when so many were read; nothing and
+	// nil goes on with what the socket holds then.
+	trouble func(s *fakeSocket, b []byte) (int, error)
+	after   int
 }
 
 func (k *fakeKernel) client() *Client {
@@ -116,6 +120,13 @@ func (s *fakeSocket) queue(to netlink.Message, kind netlink.HeaderType, flags ne
 }
 
 func (s *fakeSocket) Receive(ctx context.Context, b []byte, wait time.Duration) (int, error) {
+	if s.kernel.after--; s.kernel.trouble != nil && s.kernel.after < 0 {
+		trouble := s.kernel.trouble
+		s.kernel.trouble = nil
+		if n, err := trouble(s, b); n > 0 || err != nil {
+			return n, err
+		}
+	}
 	switch {
 	case s.closed:
 		return 0, os.ErrClosed
