@@ -231,6 +231,54 @@ func TestApplyAndGet(t *testing.T) {
 	c.want("get --stale", "d2 at revision 3; it heard a leader 1.5s ago\n", errOut)
 }
 
+func TestPlan(t *testing.T) {
+	c := newCLI(t)
+	plan := func(table string, want int, says string) {
+		t.Helper()
+		before, writes := c.agent.table, len(c.agent.writes)
+		out, errOut, code := c.run(table, "plan", "-f", "-")
+		if code != want || errOut != "" {
+			t.Errorf("exit %d, %q, want %d", code, errOut, want)
+		}
+		c.want("plan", says, out)
+		if !c.agent.table.Equal(before) || len(c.agent.writes) > writes {
+			t.Error("plan changed something")
+		}
+	}
+	plan("services: []\n", exitOK, "# revision 0: nothing to do\n")
+	plan("timeouts: {udp: 5m}\nvips: []\nservices: []\n", exitChanges, "+timeouts: {udp: 5m}\n+vips: []\n# revision 0: settings changed\n")
+	c.must(smallTable+"  - service: fwmark://7\n", "apply", "-f", "-")
+	plan(c.must("", "get", "-o", "json"), exitOK, "# revision 1: nothing to do\n")
+	const next = `sync: {id: 7}
+services:
+  - service: udp://10.9.0.100:53
+    destinations: [{address: "10.9.0.21:53"}]
+  - service: tcp://10.9.0.100:80
+    name: "web"
+    scheduler: wrr
+    destinations:
+      - {address: "10.9.0.23:80"}
+      - {address: "10.9.0.21:80", weight: 0}
+      - {address: "10.9.0.22:80", forward: tunnel, weight: 2, upper: 9, tunnel: {type: gue, port: 6080}}
+`
+	plan(next, exitChanges, `+sync: {enabled: true, id: 7}
+   - service: tcp://10.9.0.100:80
+-    persistence: {timeout: 5m, netmask: 255.255.255.0}
+-      - {address: "10.9.0.21:80", forward: droute, weight: 1}
++      - {address: "10.9.0.21:80", forward: droute, weight: 0}
++      - {address: "10.9.0.23:80", forward: droute, weight: 1}
++  - service: udp://10.9.0.100:53
++    scheduler: wlc
++    destinations:
++      - {address: "10.9.0.21:53", forward: droute, weight: 1}
+-  - service: fwmark://7
+-    scheduler: wlc
+# revision 1: settings changed; services: 1 new, 1 changed, 1 deleted
+`)
+	c.must(next, "apply", "-f", "-", "--if-revision", "1")
+	plan(next, exitOK, "# revision 2: nothing to do\n")
+}
+
 func TestServiceAndDestination(t *testing.T) {
 	c := newCLI(t)
 	steps := []struct {
@@ -497,6 +545,10 @@ func TestExitStatus(t *testing.T) {
 		{name: "vip", args: "service add tcp://10.9.0.1:80 --vip=maybe", want: exitUsage, says: "--vip"},
 		{name: "vip of a mark", args: "service add fwmark://1 --vip=false", want: exitFailed, says: "vip: is for services with an address"},
 		{name: "no file", args: "apply", want: exitUsage, says: "-f FILE is missing"},
+		{name: "no file to plan", args: "plan", want: exitUsage, says: "plan: -f FILE is missing"},
+		{name: "file as an argument", args: "plan table.yaml", want: exitUsage, says: "plan: want -f table.yaml"},
+		{name: "plan of nonsense", args: "plan -f -", in: "services: 7", want: exitFailed, says: "standard input:1: services: want a list"},
+		{name: "plan without a leader", args: "plan -f -", in: "services: []", err: api.NewProblem(api.NoLeader, "none of 3 answers"), want: exitFailed, says: "no leader"},
 		{name: "agent without configuration", args: "agent", want: exitUsage, says: "either --config FILE or --dev"},
 		{name: "agent with both", args: "agent --dev --config x", want: exitUsage},
 		{name: "recover without the dead", args: "recover --config x", want: exitUsage, says: "recover: want --config FILE and --dead"},
@@ -596,7 +648,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 		}
 	}
 	check(newRoot())
-	pinned := []string{"agent", "apply", "destination", "drain", "events", "get", "man", "members", "prefer", "reconcile", "recover", "release", "service", "status", "transfer", "undrain", "version"}
+	pinned := []string{"agent", "apply", "destination", "drain", "events", "get", "man", "members", "plan", "prefer", "reconcile", "recover", "release", "service", "status", "transfer", "undrain", "version"}
 	var names []string
 	for _, c := range newRoot().Commands() {
 		names = append(names, c.Name())

@@ -25,6 +25,7 @@ const (
 	exitPending = 4 // committed, but not yet in every kernel, or a drained director is still active
 	exitRemoved = 5 // of the agent: the node was removed from its cluster, or is a copy of another
 	exitDisk    = 6 // of the agent: the disk of its data directory stalls or fails
+	exitChanges = 7 // of plan: there is something to do
 )
 
 const defaultAPI = "unix:///run/ipvs-ha/api.sock"
@@ -43,6 +44,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.Is(err, errChanges):
+		return exitChanges
 	case errors.As(err, &pending), errors.As(err, &stillActive):
 		fmt.Fprint(errOut, err.Error())
 		return exitPending
@@ -106,7 +109,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(agentCommand(), recoverCommand(), releaseCommand(), versionCommand(), manCommand(root))
 	for _, c := range []*cobra.Command{
-		applyCommand(&o), getCommand(&o), serviceCommand(&o), destinationCommand(&o),
+		applyCommand(&o), planCommand(&o), getCommand(&o), serviceCommand(&o), destinationCommand(&o),
 		statusCommand(&o), eventsCommand(&o), membersCommand(&o), transferCommand(&o), reconcileCommand(&o),
 		drainCommand(&o), undrainCommand(&o), preferCommand(&o),
 	} {

@@ -30,26 +30,10 @@ every kernel, so --timeout is 5 s longer for each MiB of the file unless it is g
 		Example: `  ipvs-ha apply -f table.yaml
   ipvs-ha get | sed s/wlc/mh/ | ipvs-ha apply -f -
   ipvs-ha apply -f table.yaml --if-revision 12`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("want -f %s", args[0])
-			}
-			return nil
-		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if file == "" {
-				return usagef("apply: -f FILE is missing")
-			}
-			data, name, err := readFile(cmd, file)
+			doc, err := o.readTable(cmd, file)
 			if err != nil {
 				return err
-			}
-			doc, err := configs.ParseTable(data, name)
-			if err != nil {
-				return err
-			}
-			if !cmd.Flags().Changed("timeout") {
-				o.timeout += time.Duration(len(data)>>20) * largeTimeout
 			}
 			w := api.Write{Replace: &doc}
 			if cmd.Flags().Changed("if-revision") {
@@ -58,10 +42,37 @@ every kernel, so --timeout is 5 s longer for each MiB of the file unless it is g
 			return o.write(cmd, w)
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "table file, YAML or JSON; - is standard input")
+	fileFlag(cmd, &file)
 	cmd.Flags().Uint64Var(&revision, "if-revision", 0, "refuse when the table is not at this revision")
 	writeFlags(cmd, o)
 	return cmd
+}
+
+// fileFlag adds the flag -f to a command that has no other arguments.
+func fileFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVarP(file, "file", "f", "", "table file, YAML or JSON; - is standard input")
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("want -f %s", args[0])
+		}
+		return nil
+	}
+}
+
+// readTable reads the file of -f. A large one has more time, unless --timeout says how
+// much.
+func (o *options) readTable(cmd *cobra.Command, file string) (ipvs.Document, error) {
+	if file == "" {
+		return ipvs.Document{}, usagef("%s: -f FILE is missing", cmd.Name())
+	}
+	data, name, err := readFile(cmd, file)
+	if err != nil {
+		return ipvs.Document{}, err
+	}
+	if !cmd.Flags().Changed("timeout") {
+		o.timeout += time.Duration(len(data)>>20) * largeTimeout
+	}
+	return configs.ParseTable(data, name)
 }
 
 func readFile(cmd *cobra.Command, file string) (data []byte, name string, err error) {
