@@ -71,6 +71,7 @@ type Agent struct {
 
 	caughtUp atomic.Bool // the loop has been given a table
 	active   atomic.Bool // this node leads, and its daemons are those of the active director
+	prepared latch       // this node leads, and its sync daemons are those of the active director
 }
 
 // Run runs a node until ctx ends. It returns nil then, and an error when a part
@@ -213,6 +214,7 @@ func (a *Agent) clusterConfig() cluster.Config {
 		OnLease:    a.onLease,
 		Fitness:    fitness,
 
+		BeforeLease:   a.beforeLease,
 		BeforeRelease: a.beforeRelease,
 		OnTenure:      a.onTenure,
 

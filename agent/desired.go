@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/ipvs-ha/ipvs-ha/cluster"
 	"github.com/ipvs-ha/ipvs-ha/reconcile"
 	"github.com/ipvs-ha/ipvs-ha/syncd"
 )
@@ -39,8 +40,7 @@ func (a *Agent) follow(ctx context.Context) error {
 		rounds, owning := a.loop.Changed(), a.ownerChanged()
 		state := a.node.State()
 		s := stance{owner: a.owner()}
-		// While it holds nobody can have committed anything since this node led.
-		s.leads = state.IsLeader || state.Holds && a.active.Load()
+		s.leads = a.leads(state, given.Role)
 		if d := a.desired(s.role()); !a.caughtUp.Load() || d.Revision != given.Revision || d.Role != given.Role {
 			asked := a.loop.Set(d)
 			if d.Role != given.Role {
@@ -56,6 +56,7 @@ func (a *Agent) follow(ctx context.Context) error {
 		}
 		s.daemons, s.overdue = a.loop.Status().Seen >= number, !time.Now().Before(dueBy)
 		a.active.Store(s.mayOwn())
+		a.prepared.set(s.leads && s.daemons)
 		a.noteRole(s.mayOwn(), state.Term)
 		a.pushVIPs()
 		if s.leads == s.mayOwn() {
@@ -70,6 +71,17 @@ func (a *Agent) follow(ctx context.Context) error {
 		case <-due.C:
 		}
 	}
+}
+
+// leads reports whether this node acts as the leader, in role so far. A leader that is
+// not fit may leave the lease alone and give leadership to another at once: it changes
+// nothing before it has the lease. One that leads no more goes on while it holds, when
+// nobody can have committed anything since, and until its heir is ready.
+func (a *Agent) leads(state cluster.State, role syncd.Role) bool {
+	if state.IsLeader {
+		return role == syncd.Active || !a.caughtUp.Load() || a.lease.Load() != 0 || a.fitness().Class == 0
+	}
+	return (state.Holds || state.Passes) && a.active.Load()
 }
 
 // desired returns what this director's kernel must hold in role.

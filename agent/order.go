@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"sync"
 	"time"
 
 	"github.com/ipvs-ha/ipvs-ha/syncd"
@@ -45,3 +46,30 @@ func (s stance) role() syncd.Role {
 
 // mayOwn reports whether this host may own the VIPs while its lease runs.
 func (s stance) mayOwn() bool { return s.leads && (s.daemons || s.overdue) }
+
+// A latch says whether something is so, and can be waited for.
+type latch struct {
+	mu      sync.Mutex
+	so      bool
+	changed chan struct{} // closed by the next change; nil: nobody waits
+}
+
+func (l *latch) set(so bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.so != so && l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+	l.so = so
+}
+
+// get returns what is so, and a channel that is closed when that changes.
+func (l *latch) get() (so bool, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changed == nil {
+		l.changed = make(chan struct{})
+	}
+	return l.so, l.changed
+}

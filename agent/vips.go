@@ -70,9 +70,12 @@ func (a *Agent) mapVIPs(t ipvs.Table) *mapped {
 
 // onLease is told by the cluster how long this node is certainly the only leader.
 func (a *Agent) onLease(until time.Duration) {
-	a.lease.Store(int64(until))
+	before := a.lease.Swap(int64(until))
 	if until > 0 {
 		a.warmAt.Store(1) // the connections are its own
+		if before == 0 {
+			a.wake()
+		}
 	}
 	a.pushVIPs()
 }
@@ -101,6 +104,21 @@ func (a *Agent) ownerChanged() <-chan struct{} {
 		return nil
 	}
 	return a.keeper.Changed()
+}
+
+// beforeLease waits until the daemons of the active director run.
+func (a *Agent) beforeLease(ctx context.Context) {
+	for a.loop != nil {
+		prepared, changed := a.prepared.get()
+		if prepared {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // beforeRelease waits until no packet for a VIP is accepted here any more; onLease

@@ -199,13 +199,13 @@ func (w *roleWatch) finish(now time.Duration) []api.Event {
 		}
 		from := mark{"elected", t.Elected}
 		switch {
-		case t.Freed != 0:
+		case t.Freed != 0 && (t.Stood == 0 || t.Freed <= t.Stood):
 			from = mark{"lease ended", t.Freed}
 		case t.Stood != 0:
 			from = mark{"stood for election", t.Stood}
 		}
 		event.From = from.name
-		steps := []mark{{"stood for election", t.Stood}, {"elected", t.Elected}, {"lease granted", t.Leased}, {"daemons ready", w.ready}, {"VIPs up", w.up}}
+		steps := []mark{{"lease ended", t.Freed}, {"stood for election", t.Stood}, {"elected", t.Elected}, {"lease granted", t.Leased}, {"daemons ready", w.ready}, {"VIPs up", w.up}}
 		event.Steps, event.TotalMS = stepsSince(from, steps)
 		if w.keeps && w.up == 0 {
 			event.Cause += "; the VIPs are not up yet, see status"

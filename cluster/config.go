@@ -71,6 +71,10 @@ type Config struct {
 	// until which this node is certainly the only leader; 0: it is not, from now on.
 	// It must not block. May be nil.
 	OnLease func(until time.Duration)
+	// BeforeLease is called when this node was made leader while its predecessor still
+	// has the lease, which that one gives up when this call returns, or a third of
+	// Profile.Lease later, when ctx ends. May be nil.
+	BeforeLease func(ctx context.Context)
 	// BeforeRelease is called when this node gives its lease up before the end, after
 	// OnLease(0): when it returns nil, nothing that the lease allowed goes on. On an
 	// error the lease runs out instead. May be nil.
@@ -148,6 +152,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.OnTenure == nil {
 		c.OnTenure = func(Tenure) {}
+	}
+	if c.BeforeLease == nil {
+		c.BeforeLease = func(context.Context) {}
 	}
 	if c.BeforeRelease == nil {
 		c.BeforeRelease = func(context.Context) error { return nil }

@@ -106,7 +106,8 @@ func (n *Node) standing() Fitness {
 // A report is what a voter said of itself when it granted a lease request.
 type report struct {
 	Fitness
-	LastIndex uint64        `json:"last_index"` // of its log
+	LastIndex uint64        `json:"last_index"`       // of its log
+	Passed    bool          `json:"passed,omitempty"` // it had the lease, and has just given it up for this one
 	at        time.Duration // when the request was sent
 }
 

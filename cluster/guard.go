@@ -5,42 +5,53 @@ import (
 	"time"
 )
 
-// A guard keeps this node's promises as a voter. A voter that grants a leader's
-// lease request promises not to help anybody else become leader for the lease's
-// length. All decisions about grants and votes are made under its one mutex, so that
-// of two that exclude each other one comes first:
+// A guard keeps this node's promises as a voter. A voter that grants a leader's lease
+// request promises to grant nobody else's for the lease's length. A lease needs the
+// grants of a majority, and some voter is in any two of those: the later lease begins
+// after the end of its promise, and so after that of the earlier one.
 //
-// A leader of a later term needs the votes of a majority, and a lease needs the
-// grants of one. Some voter is in both. If it granted first, its promise was over
-// when it voted, and the lease ended before that promise; if it voted first, it
-// grants no leader of an older term any more.
+// Nor does a voter help anybody else become leader meanwhile, so that none is elected
+// who could not have a lease. The one exception is the heir that the leader itself
+// names.
 type guard struct {
 	now func() time.Duration // boot time
 
 	mu        sync.Mutex
 	to        string        // whom the newest promise was made to; "" nobody
+	heir      string        // who may be elected in spite of it; "" nobody
 	until     time.Duration // its end
 	asked     time.Duration // when the request for it was sent, on the leader's clock
-	notBefore time.Duration // no vote before: a former run may have promised until then
+	notBefore time.Duration // nothing before: a former run may have promised until then
 	floor     uint64        // no grant to a leader of an older term
 	pending   uint64        // the term of the vote that raft decides on now; 0 = none
-	freed     chan struct{} // closed when a promise ends early; nil: nobody waits
+	freed     chan struct{} // see early; nil: nobody waits
 }
 
-// grant answers a lease request of the leader to in term. raftTerm reads raft's own
-// term, which is on disk before a vote is answered. asked is when the request was
-// sent, on the leader's clock.
-func (g *guard) grant(to string, term uint64, asked, length time.Duration, raftTerm func() uint64) bool {
+// grant answers a lease request of the leader to in term, who names heir as the next
+// one; "" nobody. raftTerm reads raft's own term, which is on disk before a vote is
+// answered. asked is when the request was sent, on the leader's clock. When a promise
+// binds it returns false, and for how long.
+func (g *guard) grant(to string, term uint64, asked, length time.Duration, heir string, raftTerm func() uint64) (wait time.Duration, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if term < g.pending || term < g.floor || term < raftTerm() {
-		return false
+		return 0, false
+	}
+	if wait := g.bound(to); wait > 0 {
+		return wait, false
 	}
 	if g.to != to {
-		g.asked = 0
+		g.asked, g.heir = 0, ""
 	}
-	g.to, g.until, g.asked = to, g.now()+length, max(g.asked, asked)
-	return true
+	if asked >= g.asked {
+		g.asked = asked
+		if g.heir != heir {
+			g.heir = heir
+			g.wake()
+		}
+	}
+	g.to, g.until = to, g.now()+length
+	return 0, true
 }
 
 // hold renews the promise that this node, id, made to itself as the leader of term, by
@@ -56,22 +67,46 @@ func (g *guard) hold(id string, term uint64, length time.Duration) bool {
 	return true
 }
 
-// binds returns how long a promise still keeps this node from helping candidate.
-func (g *guard) binds(candidate string) time.Duration {
+// binds returns how long a promise still keeps this node from granting a lease to
+// another leader.
+func (g *guard) binds(leader string) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.bound(candidate)
+	return g.bound(leader)
 }
 
-func (g *guard) bound(candidate string) time.Duration {
+func (g *guard) bound(leader string) time.Duration {
 	until := g.notBefore
-	if g.to != candidate {
+	if g.to != leader {
 		until = max(until, g.until)
 	}
 	return max(until-g.now(), 0)
 }
 
-// early returns a channel that is closed when a promise ends at its leader's word.
+// bindsVote returns how long a promise still keeps this node from helping candidate.
+func (g *guard) bindsVote(candidate string) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.boundVote(candidate)
+}
+
+func (g *guard) boundVote(candidate string) time.Duration {
+	if g.heir == candidate {
+		return max(g.notBefore-g.now(), 0)
+	}
+	return g.bound(candidate)
+}
+
+// wake tells those that wait for a promise to look again.
+func (g *guard) wake() {
+	if g.freed != nil {
+		close(g.freed)
+		g.freed = nil
+	}
+}
+
+// early returns a channel that is closed when its leader's word ends a promise, or
+// names an heir.
 func (g *guard) early() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -86,7 +121,7 @@ func (g *guard) early() <-chan struct{} {
 func (g *guard) beginVote(candidate string, term uint64) (wait time.Duration, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if wait := g.bound(candidate); wait > 0 {
+	if wait := g.boundVote(candidate); wait > 0 {
 		return wait, false
 	}
 	g.pending = max(g.pending, term)
@@ -114,17 +149,13 @@ func (g *guard) voting() bool {
 
 // release ends the promise made to the leader id, at its own word, which was sent at
 // on its clock. Nobody is left to be succeeded then: the leader chooses who follows.
-// A word that comes late, after the leader has asked again because the transfer came
-// to nothing, ends nothing.
+// A word that is older than the newest promise ends nothing.
 func (g *guard) release(id string, at time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.to == id && at >= g.asked {
-		g.to, g.until = "", 0
-		if g.freed != nil {
-			close(g.freed)
-			g.freed = nil
-		}
+		g.to, g.heir, g.until = "", "", 0
+		g.wake()
 	}
 }
 

@@ -13,7 +13,11 @@ func TestGuard(t *testing.T) {
 	g := guard{now: func() time.Duration { return clock }}
 	vote := func(candidate string, of uint64) bool { _, ok := g.beginVote(candidate, of); return ok }
 
-	if !g.grant("a", 1, clock, length, term) {
+	grant := func(to string, of uint64, heir string) bool {
+		_, ok := g.grant(to, of, clock, length, heir, term)
+		return ok
+	}
+	if !grant("a", 1, "") {
 		t.Fatal("the first request is refused")
 	}
 	if vote("b", 2) {
@@ -22,12 +26,12 @@ func TestGuard(t *testing.T) {
 	if wait, ok := g.beginVote("a", 2); !ok || wait != 0 {
 		t.Error("a promise binds against the node that it was made to")
 	}
-	if g.grant("a", 1, clock, length, term) {
+	if grant("a", 1, "") {
 		t.Error("term 1 gets a grant while raft decides on a vote of term 2")
 	}
 	g.endVote(2, true, 2)
 	raftTerm = 2
-	if g.grant("a", 1, clock, length, term) {
+	if grant("a", 1, "") {
 		t.Error("term 1 gets a grant after a vote of term 2")
 	}
 	clock += length
@@ -35,11 +39,25 @@ func TestGuard(t *testing.T) {
 		t.Fatal("no vote after the promise has ended")
 	}
 	g.endVote(3, false, 2) // raft refused: nothing happened
-	if !g.grant("a", 2, clock, length, term) {
+	if !grant("a", 2, "") {
 		t.Error("a refused vote counts")
 	}
-	// The next leader was elected by others, so that the former lease is over.
-	if !g.grant("b", 3, clock, length, term) {
+	if wait, ok := g.grant("b", 3, clock, length, "", term); ok || wait != length {
+		t.Errorf("a leader of a later term while the promise to the former runs: %v, %v", wait, ok)
+	}
+	// The former leader names its heir: that one may be elected, and no more.
+	if !grant("a", 2, "b") || !vote("b", 3) || vote("c", 3) {
+		t.Error("the heir gets no vote, or somebody else does")
+	}
+	g.endVote(3, false, 2)
+	if grant("b", 3, "") {
+		t.Error("the heir gets a grant while the promise to the former leader runs")
+	}
+	if !grant("a", 2, "") || vote("b", 3) {
+		t.Error("one that is no heir any more gets a vote")
+	}
+	clock += length
+	if !grant("b", 3, "") {
 		t.Error("a leader of a later term gets no grant")
 	}
 	g.release("a", clock)
@@ -56,12 +74,10 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// TestGuardAfterRestart: a former run may have promised until a moment ago; it has
-// not voted since, so leaders may go on.
 func TestGuardTellsOfARelease(t *testing.T) {
 	clock := time.Hour
 	g := guard{now: func() time.Duration { return clock }}
-	g.grant("a", 1, clock, 300*time.Millisecond, func() uint64 { return 1 })
+	g.grant("a", 1, clock, 300*time.Millisecond, "", func() uint64 { return 1 })
 	early := g.early()
 	isOver := func() bool {
 		select {
@@ -80,16 +96,22 @@ func TestGuardTellsOfARelease(t *testing.T) {
 	if _, ok := g.beginVote("b", 2); !isOver() || !ok {
 		t.Errorf("not told, or bound: %t", ok)
 	}
+	g.endVote(2, false, 1)
+	early = g.early()
+	if g.grant("a", 1, clock, 300*time.Millisecond, "b", func() uint64 { return 1 }); !isOver() {
+		t.Error("not told of an heir")
+	}
 }
 
+// TestGuardAfterRestart: a former run may have promised anybody until a moment ago.
 func TestGuardAfterRestart(t *testing.T) {
 	clock := time.Second
 	g := guard{now: func() time.Duration { return clock }, notBefore: clock + 300*time.Millisecond}
 	if wait, ok := g.beginVote("a", 2); ok || wait != 300*time.Millisecond {
 		t.Errorf("a vote right after the start: %v, %v", wait, ok)
 	}
-	if !g.grant("a", 1, clock, time.Millisecond, func() uint64 { return 1 }) {
-		t.Error("no grant right after the start")
+	if wait, ok := g.grant("a", 1, clock, time.Millisecond, "", func() uint64 { return 1 }); ok || wait != 300*time.Millisecond {
+		t.Errorf("a grant right after the start: %v, %v", wait, ok)
 	}
 	clock += 300 * time.Millisecond
 	if _, ok := g.beginVote("b", 2); !ok {

@@ -162,7 +162,7 @@ func (n *Node) answer(ctx context.Context, from preface, head requestHead, body 
 		index, response, err := n.proposeHere(ctx, body)
 		return appendIndex(index, response), err
 	case methodLease:
-		return n.answerLease(from.ID, body)
+		return n.answerLease(ctx, from.ID, body)
 	case methodRelease:
 		return nil, n.answerRelease(from.ID, body)
 	case methodPoll:

@@ -124,14 +124,14 @@ func TestGuardHold(t *testing.T) {
 		"a refused old vote": {func(g *guard, now *time.Duration) { *now += time.Hour; g.beginVote("other", 3); g.endVote(3, false, 3) }, true},
 		"a promise elsewhere": {func(g *guard, now *time.Duration) {
 			*now += time.Hour
-			g.grant("other", 4, *now, time.Second, raftTerm)
+			g.grant("other", 4, *now, time.Second, "", raftTerm)
 		}, false},
 		"a release": {func(g *guard, now *time.Duration) { g.release("self", *now) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := time.Second
 			g := guard{now: func() time.Duration { return now }}
-			g.grant("self", 3, now, 100*time.Millisecond, raftTerm)
+			g.grant("self", 3, now, 100*time.Millisecond, "", raftTerm)
 			tt.since(&g, &now)
 			if got := g.hold("self", 3, time.Second); got != tt.want {
 				t.Fatalf("hold: %t, want %t", got, tt.want)

@@ -229,16 +229,19 @@ func (n *Node) transferTo(ctx context.Context, e entry, why string) error {
 		return fmt.Errorf("%w: %s", ErrNotFound, e.Name)
 	}
 	n.awaitLog(ctx, e)
-	told := n.releaseLease(ctx, cmp.Or(e.Name, e.ID), why)
-	defer told()
+	p := n.beginPass(ctx, e, why)
+	defer n.endPass(p)
 	_, err := await(ctx, func() (struct{}, error) {
 		return struct{}{}, r.LeadershipTransferToServer(s.ID, s.Address).Error()
 	})
+	leads := n.isLeader()
+	if err != nil && leads && !errors.Is(err, ErrUnknown) {
+		return fmt.Errorf("%w: leadership could not be given to %s: %v", ErrRefused, e.Name, err)
+	}
+	if !leads {
+		n.awaitPass(ctx, p)
+	}
 	if err != nil {
-		n.resumeLease()
-		if n.isLeader() && !errors.Is(err, ErrUnknown) {
-			return fmt.Errorf("%w: leadership could not be given to %s: %v", ErrRefused, e.Name, err)
-		}
 		return fmt.Errorf("%w: transfer leadership to %s: %w", ErrUnknown, e.Name, err)
 	}
 	n.log.Info("leadership given away", "to", e.Name)
@@ -267,6 +270,9 @@ func (n *Node) awaitLog(ctx context.Context, e entry) {
 // current one, so the change is not tied to it; only this goroutine makes changes,
 // one at a time, and raft refuses what a new leader should not have been asked.
 func (n *Node) change(ctx context.Context, f func(*raft.Raft) raft.IndexFuture) error {
+	if err := n.outliveFormer(ctx); err != nil {
+		return err
+	}
 	_, err := await(ctx, func() (struct{}, error) { return struct{}{}, f(n.raft.Load()).Error() })
 	return classify(err)
 }

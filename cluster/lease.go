@@ -25,8 +25,10 @@ type lease struct {
 	asking   map[string]bool          // voters with a request under way
 	reports  map[string]report        // by voter: what came with its newest grant
 	hold     time.Duration            // see holdsBack
-	resumed  time.Duration            // no grant of what was asked before counts
+	since    time.Duration            // when this node saw that it leads in term
+	prepares bool                     // not asked for yet: see prepare
 	until    time.Duration            // 0 = never held in term
+	pass     *pass                    // of the leadership of term; nil: none
 	released bool                     // given away: neither asked for nor taken any more
 	grows    bool                     // a third voter may be on its way: see endHold
 	over     bool                     // this node stops: no lease of any term is taken any more
@@ -37,13 +39,14 @@ type leaseRequest struct {
 	Term   uint64        `json:"term"`
 	Sent   time.Duration `json:"sent"` // on the leader's clock
 	Length time.Duration `json:"length"`
+	Heir   string        `json:"heir,omitempty"` // id of the next leader, whom the voters may elect; "" none
+	Why    string        `json:"why,omitempty"`  // it gets leadership, in words
 	// Fitness is that of the other directors, without reasons, by id.
 	Fitness map[string]Fitness `json:"fitness,omitempty"`
 }
 
 type leaseRelease struct {
-	Sent time.Duration `json:"sent"`          // as in leaseRequest
-	Why  string        `json:"why,omitempty"` // in words, for the heir's record
+	Sent time.Duration `json:"sent"` // as in leaseRequest
 }
 
 // runLease keeps this node's lease while it leads, and has it succeed a leader whose
@@ -66,7 +69,7 @@ func (n *Node) runLease(ctx context.Context) error {
 			n.leaseRound(ctx, term, &asked)
 		}
 		held := n.holdLease()
-		if !leads && !held {
+		if !leads && !held && !n.passes() {
 			n.lease.mu.Lock()
 			n.noteLapse(n.cfg.Now())
 			n.lease.mu.Unlock()
@@ -101,10 +104,13 @@ func (n *Node) leaseRound(ctx context.Context, term uint64, asked *sync.WaitGrou
 	l.mu.Lock()
 	now := n.cfg.Now()
 	if l.term != term {
-		l.term, l.until, l.released, l.grows, l.mute = term, 0, false, false, 0
+		l.term, l.since, l.until, l.pass, l.released, l.grows, l.mute = term, now, 0, nil, false, false, 0
 		l.granted, l.asking, l.reports = map[string]time.Duration{}, map[string]bool{}, map[string]report{}
 		l.hold = now + length
 		n.tenures.elected(term, now, 2*n.cfg.Profile.Election)
+		if l.prepares = n.guard.binds(n.id) > 0; l.prepares {
+			asked.Go(func() { n.prepare(ctx, term) })
+		}
 	}
 	if l.until != 0 && now >= l.until {
 		n.noteLapse(now)
@@ -117,15 +123,23 @@ func (n *Node) leaseRound(ctx context.Context, term uint64, asked *sync.WaitGrou
 		n.loseLease()
 		return
 	}
-	if n.guard.grant(n.id, term, now, length, n.raft.Load().CurrentTerm) {
-		l.granted[n.id] = now
+	if l.prepares {
+		l.mu.Unlock()
+		return
 	}
-	fitness := l.summary(now - 2*length)
+	request := leaseRequest{Term: term, Length: length, Fitness: l.summary(now - 2*length)}
+	if l.pass != nil {
+		request.Heir, request.Why = l.pass.heir, l.pass.why
+	}
+	if _, ok := n.guard.grant(n.id, term, now, length, request.Heir, n.raft.Load().CurrentTerm); ok {
+		l.granted[n.id] = now
+		l.knows(n.id, request.Heir)
+	}
 	others, _ := n.otherVoters()
 	for _, s := range others {
 		if id := string(s.ID); !l.asking[id] {
 			l.asking[id] = true
-			asked.Go(func() { n.askGrant(ctx, term, s, fitness) })
+			asked.Go(func() { n.askGrant(ctx, s, request) })
 		}
 	}
 	l.mu.Unlock()
@@ -144,11 +158,12 @@ func (l *lease) summary(since time.Duration) map[string]Fitness {
 }
 
 // askGrant asks one voter once.
-func (n *Node) askGrant(ctx context.Context, term uint64, s raft.Server, fitness map[string]Fitness) {
+func (n *Node) askGrant(ctx context.Context, s raft.Server, request leaseRequest) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Profile.Lease)
 	defer cancel()
 	sent := n.cfg.Now()
-	body, err := json.Marshal(leaseRequest{Term: term, Sent: sent, Length: n.cfg.Profile.Lease, Fitness: fitness})
+	request.Sent = sent
+	body, err := json.Marshal(request)
 	if err == nil {
 		body, err = n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodLease}, body)
 	}
@@ -157,21 +172,28 @@ func (n *Node) askGrant(ctx context.Context, term uint64, s raft.Server, fitness
 		err = json.Unmarshal(body, &said)
 	}
 	said.Fitness = said.bounded()
+	if said.Passed {
+		n.tenures.freed(n.nameOf(string(s.ID)), n.cfg.Now())
+	}
 	n.lease.mu.Lock()
-	if n.lease.term == term {
+	if n.lease.term == request.Term {
 		n.lease.asking[string(s.ID)] = false
-		if err == nil && sent >= n.lease.resumed {
+		if err == nil {
 			n.lease.granted[string(s.ID)], n.lease.reports[string(s.ID)] = sent, said
+			if !n.lease.knows(string(s.ID), request.Heir) {
+				ping(n.pingLease)
+			}
 		}
 	}
 	n.lease.mu.Unlock()
 	if err == nil {
-		n.renewLease(term)
+		n.renewLease(request.Term)
 	}
 }
 
-// answerLease serves methodLease.
-func (n *Node) answerLease(from string, body []byte) ([]byte, error) {
+// answerLease serves methodLease. A request that comes while a promise to another leader
+// binds waits for its end, like a vote: the next lease then begins with that.
+func (n *Node) answerLease(ctx context.Context, from string, body []byte) ([]byte, error) {
 	var request leaseRequest
 	if err := json.Unmarshal(body, &request); err != nil {
 		return nil, err
@@ -179,11 +201,33 @@ func (n *Node) answerLease(from string, body []byte) ([]byte, error) {
 	if request.Length > n.identity.get().Promised {
 		return nil, fmt.Errorf("%w: a lease of %s is longer than the %s that this node may promise; all nodes need the same timings", ErrRefused, request.Length, n.identity.get().Promised)
 	}
-	if !n.guard.grant(from, request.Term, request.Sent, request.Length, n.raft.Load().CurrentTerm) {
-		return nil, fmt.Errorf("%w: term %d is over", ErrRefused, request.Term)
+	passed := n.passOn(from, request.Term)
+	early := n.guard.early()
+	for {
+		wait, ok := n.guard.grant(from, request.Term, request.Sent, request.Length, request.Heir, n.raft.Load().CurrentTerm)
+		if ok {
+			break
+		}
+		if wait == 0 {
+			return nil, fmt.Errorf("%w: term %d is over", ErrRefused, request.Term)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-early:
+			early = n.guard.early()
+		case <-timer.C:
+		}
+		timer.Stop()
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("%w: another leader's lease has not ended: %w", ErrRefused, err)
+		}
+	}
+	if request.Heir == n.id {
+		n.tenures.chosen(n.nameOf(from), strings.ToValidUTF8(request.Why[:min(len(request.Why), maxReason)], ""))
 	}
 	n.told.Store(&request.Fitness)
-	said := report{Fitness: n.standing(), LastIndex: n.raft.Load().LastIndex()}
+	said := report{Fitness: n.standing(), LastIndex: n.raft.Load().LastIndex(), Passed: passed}
 	said.Reasons = nil
 	return json.Marshal(said)
 }
@@ -195,13 +239,12 @@ func (n *Node) answerRelease(from string, body []byte) error {
 		return err
 	}
 	n.guard.release(from, release.Sent)
-	n.tenures.freed(n.nameOf(from), strings.ToValidUTF8(release.Why[:min(len(release.Why), maxReason)], ""), n.cfg.Now())
-	ping(n.pingLease) // this node may lead already, and wait for the end of its promise
+	n.tenures.freed(n.nameOf(from), n.cfg.Now())
+	ping(n.pingLease) // this node leads already, and waits for the end of its promise
 	return nil
 }
 
-// renewLease passes on how long the lease of term runs now, if it does. A new leader
-// waits for the end of its own promises to others first.
+// renewLease passes on how long the lease of term runs now, if it does.
 func (n *Node) renewLease(term uint64) {
 	var voters []string
 	for _, s := range n.servers() {
@@ -229,7 +272,7 @@ func (n *Node) renewLease(term uint64) {
 	}
 	slices.SortFunc(sent, func(a, b time.Duration) int { return cmp.Compare(b, a) })
 	majority := len(voters)/2 + 1
-	if len(sent) < majority || n.guard.binds(n.id) > 0 {
+	if len(sent) < majority {
 		l.mu.Unlock()
 		return
 	}
@@ -270,52 +313,4 @@ func (n *Node) loseLease() {
 	n.lease.mu.Lock()
 	defer n.lease.mu.Unlock()
 	n.cfg.OnLease(0)
-}
-
-// releaseLease gives the lease up before its end, so that heir, the next leader, need
-// not wait for it; why is in words. BeforeRelease must have taken back what the lease
-// allowed. The voters are told meanwhile, so that one that does not answer holds
-// nobody up; wait returns when that is over.
-func (n *Node) releaseLease(ctx context.Context, heir, why string) (wait func()) {
-	var wg sync.WaitGroup
-	l := &n.lease
-	l.mu.Lock()
-	term, leads := n.leading()
-	if !leads || l.term != term {
-		l.mu.Unlock()
-		return wg.Wait
-	}
-	l.released = true
-	n.tenures.lost(n.cfg.Now(), Tenure{Fall: Given, Heir: heir, Why: why})
-	n.cfg.OnLease(0)
-	l.mu.Unlock()
-	if err := n.cfg.BeforeRelease(ctx); err != nil {
-		n.log.Warn("the lease is not given up but runs out", "error", err)
-		return wg.Wait
-	}
-	sent := n.cfg.Now()
-	body, err := json.Marshal(leaseRelease{Sent: sent, Why: why})
-	if err != nil {
-		return wg.Wait
-	}
-	n.guard.release(n.id, sent)
-	others, _ := n.otherVoters()
-	for _, s := range others {
-		wg.Go(func() { // lost: the vote waits for the promise's end
-			ctx, cancel := context.WithTimeout(ctx, askTimeout)
-			defer cancel()
-			_, _ = n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodRelease}, body)
-		})
-	}
-	return wg.Wait
-}
-
-// resumeLease takes a release back, after a transfer that came to nothing. The voters
-// have forgotten by then what they granted before.
-func (n *Node) resumeLease() {
-	n.lease.mu.Lock()
-	defer n.lease.mu.Unlock()
-	n.lease.released, n.lease.until, n.lease.resumed = false, 0, n.cfg.Now()
-	clear(n.lease.granted)
-	ping(n.pingLease)
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -162,21 +163,78 @@ func TestOneHandOver(t *testing.T) {
 	}
 }
 
-// TestResumedLease: after a transfer that came to nothing the leader needs new grants;
-// the voters are free of the former ones.
-func TestResumedLease(t *testing.T) {
+// TestTheFormerLeaderServesMeanwhile: the heir is elected and takes its time to prepare,
+// and the lease stays where it was until then.
+func TestTheFormerLeaderServesMeanwhile(t *testing.T) {
 	t.Parallel()
-	_, w, nodes := leased(t, nil)
-	leader := nodes[0]
-	term, _ := leader.leading()
-	leader.releaseLease(t.Context(), "d9", "a test")()
-	leader.cut()
-	leader.resumeLease()
-	leader.renewLease(term)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if left := w.until[leader.cfg.Node] - boottime.Now(); left > 0 {
-		t.Errorf("a lease for %s without a grant", left)
+	var mu sync.Mutex
+	var prepared, released time.Duration
+	var w *watch
+	var former, heir string
+	_, w, nodes := leased(t, func(c *Config) {
+		c.BeforeLease = func(ctx context.Context) {
+			<-ctx.Done()
+			mu.Lock()
+			defer mu.Unlock()
+			prepared = boottime.Now()
+			if holder, _ := w.held(); c.Node == heir && holder != former {
+				t.Errorf("%q has the lease while the heir prepares", holder)
+			}
+		}
+		c.BeforeRelease = func(context.Context) error {
+			mu.Lock()
+			defer mu.Unlock()
+			released = boottime.Now()
+			return nil
+		}
+	})
+	mu.Lock()
+	former, heir = nodes[0].cfg.Node, nodes[1].cfg.Node
+	mu.Unlock()
+	if err := nodes[0].Transfer(t.Context(), nodes[1].cfg.Node); err != nil {
+		t.Fatal(err)
+	}
+	since := awaitHolder(t, w, nodes[0].cfg.Node, nodes)
+	mu.Lock()
+	defer mu.Unlock()
+	if prepared == 0 || released < prepared {
+		t.Errorf("the heir is prepared at %v, the lease was given up at %v", prepared, released)
+	}
+	t.Logf("no lease for %v", since-released)
+	if since-released > leaseProfile.Lease/4 {
+		t.Errorf("no lease for %v", since-released)
+	}
+}
+
+// TestAnHeirThatIsLost after it was elected: the others wait for the end of the lease
+// that the former leader still has, and no longer.
+func TestAnHeirThatIsLost(t *testing.T) {
+	t.Parallel()
+	var heir atomic.Pointer[running]
+	_, w, nodes := leased(t, func(c *Config) {
+		c.BeforeLease = func(context.Context) {
+			if r := heir.Load(); r != nil && r.cfg.Node == c.Node {
+				r.cut()
+			}
+		}
+	})
+	heir.Store(nodes[1])
+	term, before := nodes[0].State().Term+1, w.count() // the heir's term
+	transferring := make(chan struct{})
+	go func() { // it waits for the heir
+		defer close(transferring)
+		_ = nodes[0].Transfer(t.Context(), nodes[1].cfg.Node)
+	}()
+	t.Cleanup(func() { <-transferring })
+	eventually(t, "the heir is cut off", nodes[1].isCut.Load, nodes...)
+	eventually(t, "a lease of the two others", func() bool {
+		holder, _ := w.held()
+		return slices.ContainsFunc([]*running{nodes[0], nodes[2]}, func(r *running) bool {
+			return r.cfg.Node == holder && r.State().IsLeader && r.State().Term > term
+		})
+	}, nodes...)
+	if got := w.holders()[before:]; slices.Contains(got, nodes[1].cfg.Node) {
+		t.Errorf("the heir had the lease: %v", got)
 	}
 }
 

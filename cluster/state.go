@@ -16,6 +16,7 @@ type State struct {
 	LeaderName string        // "" unknown
 	IsLeader   bool          // this node leads, as far as it knows, in Term
 	Holds      bool          // it does not, but keeps the lease without a quorum; see Config.Hold
+	Passes     bool          // it does not, but serves until the leader that it chose asks for the lease
 	Term       uint64        // raft's
 	Raft       string        // "leader", "follower", "candidate", "non-voter", or "stopped"
 	LeaderAge  time.Duration // since this node heard its leader; 0 on the leader, negative: not since it started
@@ -56,7 +57,7 @@ func (n *Node) State() State {
 	leader := n.leader()
 	state.Leader, state.LeaderName = leader.ID, cmp.Or(leader.Name, leader.ID)
 	state.Term, state.IsLeader = n.leading()
-	state.Holds = n.holds()
+	state.Holds, state.Passes = n.holds(), n.passes()
 	state.Raft = strings.ToLower(r.State().String())
 	if state.Raft == "shutdown" {
 		state.Raft = "stopped"

@@ -44,7 +44,7 @@ func (n *Node) succeedLeader(ctx context.Context) {
 	now := n.cfg.Now()
 	to, until := n.guard.promised()
 	s := &n.succession
-	if !n.maySucceed(to, until, now) {
+	if leader := n.leader().ID; !n.maySucceed(to, until, now) || leader != "" && leader != to { // it has a successor
 		return
 	}
 	if s.leader != to || s.since != until {
@@ -167,7 +167,7 @@ func (n *Node) answerPoll(from string, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	r := n.raft.Load()
-	wait := n.guard.binds(from)
+	wait := n.guard.bindsVote(from)
 	older := request.LastTerm < lastLogTerm(r) || request.LastTerm == lastLogTerm(r) && request.LastIndex < r.LastIndex()
 	now := n.cfg.Now()
 	to, until := n.guard.promised()

@@ -12,7 +12,7 @@ type Tenure struct {
 	Rise    Rise
 	Former  string        // name of the leader before; "" = none is known
 	Reason  string        // of a Handover: why Former gave leadership away, in its words
-	Freed   time.Duration // when Former's lease ended, or its word arrived that it was given up
+	Freed   time.Duration // when Former's lease ended; of a Handover: when its word arrived, after the election
 	Stood   time.Duration // when this node stood for election
 	Elected time.Duration
 	Leased  time.Duration // when a majority had granted the lease
@@ -62,7 +62,9 @@ type tenures struct {
 func (t *tenures) leads(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.next = Tenure{Former: name}
+	if t.next.Former != name { // else it may lead on for a moment after it has called this node
+		t.next = Tenure{Former: name}
+	}
 }
 
 // stands notes that this node stands for election because the lease of former ended
@@ -73,28 +75,33 @@ func (t *tenures) stands(former string, freed, now time.Duration) {
 	t.next = Tenure{Rise: Succession, Former: former, Freed: freed, Stood: now}
 }
 
-// freed notes that former gives its lease up, and why. That may arrive after former has
-// called this node, and even after the election.
-func (t *tenures) freed(former, reason string, now time.Duration) {
+// chosen notes that former wants this node to lead next, and why.
+func (t *tenures) chosen(former, reason string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, x := range []*Tenure{&t.next, &t.current} {
-		if x.Rise == Handover && x.Former == former && x.Leased == 0 {
-			x.Reason = reason
-			return
-		}
+	if t.next.Former != former {
+		t.next = Tenure{Former: former}
 	}
-	t.next = Tenure{Former: former, Reason: reason, Freed: now}
+	t.next.Reason = reason
 }
 
 // called notes that former has this node stand for election.
 func (t *tenures) called(former string, now time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.next.Freed == 0 || t.next.Former != former {
-		t.next = Tenure{Former: former, Freed: now}
+	if t.next.Former != former {
+		t.next = Tenure{Former: former}
 	}
 	t.next.Rise, t.next.Stood = Handover, now
+}
+
+// freed notes that former, which has made this node leader, has given its lease up.
+func (t *tenures) freed(former string, now time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := &t.current; c.Rise == Handover && c.Former == former && c.Leased == 0 {
+		c.Freed = now
+	}
 }
 
 // elected notes that this node leads in term. What it stood for longer ago than

@@ -34,7 +34,7 @@ func (n *Node) runVotes(ctx context.Context) error {
 				rpc.Respond(&raft.RequestVoteResponse{RPCHeader: n.rpcHeader()}, nil)
 			}
 		case *raft.RequestPreVoteRequest:
-			if n.guard.binds(string(request.ID)) > 0 {
+			if n.guard.bindsVote(string(request.ID)) > 0 {
 				rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: n.rpcHeader()}, nil)
 				continue
 			}
@@ -51,7 +51,7 @@ func (n *Node) runVotes(ctx context.Context) error {
 // holdVote gives a vote request to raft once no promise binds any more. A refusal
 // would cost the candidate a whole election; one that waits costs what is left of
 // the promise. When that is renewed meanwhile, the candidate is refused. A leader that
-// gives its lease up says so while the candidate asks already: either may come first.
+// names its heir says so while that one asks already: either may come first.
 func (n *Node) holdVote(ctx context.Context, rpc raft.RPC, request *raft.RequestVoteRequest) {
 	candidate := string(request.ID)
 	early := n.guard.early()
