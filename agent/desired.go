@@ -32,6 +32,7 @@ func (a *Agent) follow(ctx context.Context) error {
 		return nil
 	}
 	var given reconcile.Desired // to the loop
+	var holds bool              // the lease without a quorum
 	var number uint64           // the loop's, of the first one of this role
 	var dueBy time.Time         // by when that should be done
 	due := time.NewTimer(0)
@@ -58,6 +59,10 @@ func (a *Agent) follow(ctx context.Context) error {
 		a.active.Store(s.mayOwn())
 		a.prepared.set(s.leads && s.daemons)
 		a.noteRole(s.mayOwn(), state.Term)
+		if state.Holds != holds {
+			holds = state.Holds
+			a.noteHold(holds)
+		}
 		a.pushVIPs()
 		if s.leads == s.mayOwn() {
 			rounds = nil

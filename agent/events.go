@@ -29,6 +29,8 @@ const (
 	eventStandby  = "standby"
 	eventLeader   = "leader" // of a witness, which is neither active nor standby
 	eventFollower = "follower"
+	eventHolding  = "holding" // without a quorum
+	eventQuorum   = "quorum"  // there is one again, or it holds no more
 	eventFence    = "fence-rebuilt"
 	eventAddress  = "address-restored"
 	eventForeign  = "foreign-announcement"

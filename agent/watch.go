@@ -45,6 +45,15 @@ func (a *Agent) noteRole(active bool, term uint64) {
 	}
 }
 
+// noteHold tells that this node begins or ceases to hold the lease without a quorum.
+func (a *Agent) noteHold(holds bool) {
+	if holds {
+		a.events.add(api.Event{Kind: eventHolding, Cause: "the other voter cannot be reached; this node keeps the lease without a quorum, as on_quorum_loss: hold says"})
+	} else {
+		a.events.add(api.Event{Kind: eventQuorum, Cause: "this node does not keep the lease without a quorum any more"})
+	}
+}
+
 // onTenure is told by the cluster how this node came to lead, and how that ended.
 func (a *Agent) onTenure(t cluster.Tenure) {
 	select {

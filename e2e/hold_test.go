@@ -44,6 +44,7 @@ func TestPairHoldsItsVIPs(t *testing.T) {
 			}
 		}
 		p.awaitOwner(l, "nobody")
+		owner.awaitEvent(owner.name, "holding", "without a quorum")
 		heal()
 		if leader := l.awaitLeader(); leader != owner {
 			t.Errorf("%s: %s leads afterwards, %s was the owner", name, leader.name, owner.name)
@@ -53,4 +54,5 @@ func TestPairHoldsItsVIPs(t *testing.T) {
 		other.mustHA("service", "delete", "fwmark://7")
 		p.check(name)
 	}
+	owner.awaitEvent(owner.name, "quorum", "any more")
 }
