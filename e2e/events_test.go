@@ -80,7 +80,7 @@ func TestEventsTellWhyTheRoleMoved(t *testing.T) {
 	l.awaitLeader().mustHA("transfer", former)
 	p.awaitOwner(l, next.name)
 	e = l.node(former).awaitEvent(former, "active", next.name+" gave leadership to this node: an operator asked for it")
-	checkSteps(t, e, "stood for election", "elected", "lease granted", "daemons ready", "VIPs up")
+	checkSteps(t, e, "elected", "lease ended", "lease granted", "daemons ready", "VIPs up")
 	e = l.node(former).awaitEvent(next.name, "standby", "gave its lease up for a transfer to "+former+": an operator asked for it")
 	checkSteps(t, e, "fence shut", "VIPs gone")
 
