@@ -67,6 +67,8 @@ type Loop struct {
 	syncer   *syncd.Syncer
 	rounds   rounds
 	believed believed
+	looking  *look          // made aside; nil = none
+	readers  sync.WaitGroup // those who look
 
 	mu         sync.Mutex
 	desired    *Desired // the newest; nil before the first Set
@@ -149,10 +151,15 @@ func (l *Loop) ping() {
 // it is. It may be called once.
 func (l *Loop) Run(ctx context.Context) error {
 	defer l.record.close()
+	defer l.readers.Wait()
+	defer l.forget()
 	for {
+		var found *look
 		timer := time.NewTimer(time.Until(l.rounds.next()))
 		select {
 		case <-ctx.Done():
+		case <-l.lookedAside():
+			found, l.looking = l.looking, nil
 		case <-l.pingC:
 		case <-timer.C:
 		}
@@ -166,12 +173,11 @@ func (l *Loop) Run(ctx context.Context) error {
 		if desired == nil {
 			continue
 		}
-		outcome := l.round(ctx, *desired, asked)
+		outcome := l.round(ctx, *desired, found, asked, ticket)
 		if ctx.Err() != nil {
 			return nil // the round was interrupted, its outcome says nothing
 		}
-		l.publish(desired.Revision, number, outcome, ticket)
-		if asked && !outcome.full {
+		if l.publish(desired.Revision, number, outcome) && l.looking == nil {
 			l.ping()
 		}
 	}

@@ -34,32 +34,46 @@ type believed struct {
 	daemons syncd.Status // its answer
 }
 
-// round makes the kernel equal to d. asked demands that the whole kernel is read,
-// which outcome.full says was tried; a change of the daemons does not wait for it.
+// round makes the kernel equal to d. found is a look that is done, nil for none. asked
+// demands one: when the kernel is known it is made aside, so that neither changes nor the
+// daemons wait for it, and else here. ticket is the number of the newest that is asked
+// for; outcome.full says that one was made, or tried, and outcome.ticket which.
 //
 // The table comes before the daemons, since a backup binds the connections that it
 // receives only to services that exist. When no daemon may run they come first:
 // while one runs, the kernel refuses destinations of another family.
-func (l *Loop) round(ctx context.Context, d Desired, asked bool) outcome {
+func (l *Loop) round(ctx context.Context, d Desired, found *look, asked bool, ticket uint64) outcome {
 	now := time.Now()
 	before := l.believed
 	before.failing = maps.Clone(before.failing)
 	want, run := syncd.Want(d.Role, d.Table.Sync(), d.Cluster, d.Interface)
 	changed := want != l.believed.daemon || run != l.believed.run
-	full := !l.believed.known || !changed && (asked || !now.Before(l.rounds.full))
-	daemons := full || changed || !l.rounds.daemons.IsZero() && !now.Before(l.rounds.daemons)
+	full := !l.believed.known
+	daemons := full || found != nil || changed || !l.rounds.daemons.IsZero() && !now.Before(l.rounds.daemons)
 	var o outcome
 	if daemons && !run {
 		o.drift += l.reconcileDaemons(ctx, want, run)
 	}
 	if l.believed.known {
-		o.surprise = l.change(ctx, d.Table)
+		o.surprise = l.change(ctx, d.Table, found)
 	}
-	if full || o.surprise {
-		l.repair(ctx, d, before, &o)
+	switch {
+	case full || o.surprise:
+		l.forget()
+		found = nil
+		l.repair(ctx, d, before, l.look(ctx, d, ticket), &o)
+	case found != nil && !changed: // else the daemons do not wait for it
+		l.repair(ctx, d, before, found, &o)
+		found = nil
 	}
 	if daemons && run {
 		o.drift += l.reconcileDaemons(ctx, want, run)
+	}
+	switch {
+	case found != nil:
+		l.repair(ctx, d, before, found, &o)
+	case !o.full && l.looking == nil && !changed && (asked || !now.Before(l.rounds.full)):
+		l.lookAside(ctx, d, ticket)
 	}
 	o.refused, o.foreign, o.read = l.believed.refused, l.believed.foreign, l.believed.read
 	o.daemons, o.daemon = l.believed.daemons.Daemons, l.believed.daemons.Err
@@ -70,13 +84,16 @@ func (l *Loop) round(ctx context.Context, d Desired, asked bool) outcome {
 // want, without reading the kernel. It reports whether the kernel must be read,
 // because something was refused or not as believed, or because want changes a
 // service that was failing.
-func (l *Loop) change(ctx context.Context, want ipvs.Table) (surprise bool) {
+func (l *Loop) change(ctx context.Context, want ipvs.Table, found *look) (surprise bool) {
 	from := l.believed.table
 	changes := slices.DeleteFunc(changesBetween(from, want), func(c ipvs.Change) bool {
 		surprise = surprise || l.believed.failing[c.Key]
 		return l.believed.failing[c.Key]
 	})
 	l.believed.table = want
+	for _, k := range []*look{l.looking, found} {
+		k.touch(changes)
+	}
 	var claim []ipvs.ServiceKey
 	for _, c := range changes {
 		if c.Op == ipvs.AddService {
@@ -97,26 +114,24 @@ func (l *Loop) change(ctx context.Context, want ipvs.Table) (surprise bool) {
 	return surprise || err != nil || len(a.refused) > 0 || a.surprise
 }
 
-// repair reads the kernel and makes it equal to d's table. before is what was
-// believed when the round began. A cluster that has never had a table owns nothing,
-// so that an exclusive director which founds one does not empty its kernel.
-func (l *Loop) repair(ctx context.Context, d Desired, before believed, o *outcome) {
+// repair makes the kernel equal to d's table by what a look has found, which it waits
+// for. before is what was believed when the round began.
+func (l *Loop) repair(ctx context.Context, d Desired, before believed, found *look, o *outcome) {
 	want := d.Table
 	l.believed.known, l.believed.refused = false, nil
-	o.full, o.surprise = true, false
+	o.full, o.ticket, o.surprise = true, found.ticket, false
 	defer func() { l.rounds.repaired(len(l.believed.refused) > 0 || o.surprise, l.interval, l.spread) }()
-	readCtx, cancel := context.WithTimeout(ctx, readTimeout)
-	have, err := l.kernel.Table(readCtx)
-	cancel()
-	if err != nil {
-		l.believed.refused = []ObjectError{{Object: "table", Message: fmt.Sprintf("read the kernel's table: %v", err)}}
+	<-found.done
+	if found.err != nil {
+		l.believed.refused = []ObjectError{{Object: "table", Message: fmt.Sprintf("read the kernel's table: %v", found.err)}}
 		return
 	}
-	plan := MakePlan(have.Bare(), want.Bare(), l.record.owned, l.exclusive && d.Revision > 0)
-	l.believed.foreign, l.believed.read = plan.Foreign, time.Now()
+	found.settle()
+	plan := found.plan
+	l.believed.foreign, l.believed.read = plan.Foreign, found.read
 	changes, unclaimed, claimErr := l.claim(plan.Changes, plan.Claim)
 	a := l.apply(ctx, changes)
-	l.believed.made = a.done
+	l.believed.made = append(slices.Clip(a.done), l.believed.made[found.made:]...)
 	if again := repeated(before.made, a.done); len(again) > 0 {
 		l.lookAgain(ctx, want, again, &a)
 	}

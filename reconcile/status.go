@@ -101,7 +101,8 @@ func (l *Loop) wait(ctx context.Context, what string, done func() (bool, error))
 
 // outcome is what one round found and did.
 type outcome struct {
-	full     bool              // it read the whole kernel, or tried to
+	full     bool              // a look at the whole kernel has ended in it
+	ticket   uint64            // of that look: how many were asked for when it began
 	read     time.Time         // when the whole kernel was read last
 	foreign  []ipvs.ServiceKey // found then
 	drift    int               // objects repaired
@@ -111,8 +112,9 @@ type outcome struct {
 	daemon   error // why the sync daemons are not as wanted
 }
 
-// publish merges the outcome of a round into the status.
-func (l *Loop) publish(revision, number uint64, o outcome, ticket uint64) {
+// publish merges the outcome of a round into the status. It reports whether a full
+// round is still asked for.
+func (l *Loop) publish(revision, number uint64, o outcome) (asked bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
@@ -136,10 +138,11 @@ func (l *Loop) publish(revision, number uint64, o outcome, ticket uint64) {
 	l.logErrors(fresh, s.ErrorCount, l.status.ErrorCount)
 	l.status, l.tried, l.refused = s, revision, o.refused
 	if o.full {
-		l.fullDone = ticket
+		l.fullDone = o.ticket
 	}
 	close(l.changed)
 	l.changed = make(chan struct{})
+	return l.fullWanted > l.fullDone
 }
 
 // keepSince dates errs: those that were there before keep their time. It returns

@@ -1,0 +1,89 @@
+package reconcile
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
+)
+
+// A look at the whole kernel, and what it says is to be done. Its reading takes
+// seconds when the table is large, so that changes are carried out beside it; of the
+// services that they touch it says nothing.
+type look struct {
+	ticket  uint64                   // how many full rounds had been asked for when it began
+	touched map[ipvs.ServiceKey]bool // since it began
+	made    int                      // how many of believed.made are older
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when what follows is there
+
+	plan Plan
+	read time.Time // when the kernel had been read
+	err  error
+}
+
+// look begins to read the kernel. The goroutine ends with ctx; Run waits for it.
+func (l *Loop) look(ctx context.Context, d Desired, ticket uint64) *look {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	k := &look{
+		ticket: ticket, touched: map[ipvs.ServiceKey]bool{}, made: len(l.believed.made),
+		cancel: cancel, done: make(chan struct{}),
+	}
+	owned := maps.Clone(l.record.owned)
+	l.readers.Go(func() {
+		defer close(k.done)
+		defer cancel()
+		have, err := l.kernel.Table(ctx)
+		if k.read, k.err = time.Now(), err; err == nil {
+			// A cluster that has never had a table owns nothing, so that an exclusive director
+			// which founds one does not empty its kernel.
+			k.plan = MakePlan(have.Bare(), d.Table.Bare(), owned, l.exclusive && d.Revision > 0)
+		}
+	})
+	return k
+}
+
+// lookAside begins a look whose outcome a later round gets.
+func (l *Loop) lookAside(ctx context.Context, d Desired, ticket uint64) {
+	l.looking = l.look(ctx, d, ticket)
+	l.rounds.full = time.Now().Add(time.Hour) // planned anew when it is done
+}
+
+// lookedAside is closed when a look is done; nil while there is none.
+func (l *Loop) lookedAside() <-chan struct{} {
+	if l.looking == nil {
+		return nil
+	}
+	return l.looking.done
+}
+
+// forget gives a look up that is under way.
+func (l *Loop) forget() {
+	if l.looking != nil {
+		l.looking.cancel()
+		l.looking = nil
+	}
+}
+
+// touch notes that changes are carried out after the look began; nil does nothing.
+func (k *look) touch(changes []ipvs.Change) {
+	if k == nil {
+		return
+	}
+	for _, c := range changes {
+		k.touched[c.Key] = true
+	}
+}
+
+// settle leaves of the plan what is about services that were not touched.
+func (k *look) settle() {
+	if len(k.touched) == 0 {
+		return
+	}
+	touched := func(key ipvs.ServiceKey) bool { return k.touched[key] }
+	k.plan.Changes = slices.DeleteFunc(k.plan.Changes, func(c ipvs.Change) bool { return touched(c.Key) })
+	k.plan.Claim = slices.DeleteFunc(k.plan.Claim, touched)
+	k.plan.Foreign = slices.DeleteFunc(k.plan.Foreign, touched)
+}

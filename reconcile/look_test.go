@@ -1,0 +1,141 @@
+package reconcile
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
+	"github.com/ipvs-ha/ipvs-ha/kernel/memkernel"
+	"github.com/ipvs-ha/ipvs-ha/syncd"
+)
+
+// largeKernel takes as long to tell its table as one with a large table.
+type largeKernel struct {
+	*memkernel.Kernel
+	reads chan struct{} // has an element for each read that has begun
+	late  bool          // it tells what it held last, else what it held first
+}
+
+const readTime = 5 * time.Second
+
+func (k *largeKernel) Table(ctx context.Context) (ipvs.Table, error) {
+	table, err := k.Kernel.Table(ctx)
+	k.reads <- struct{}{}
+	select {
+	case <-time.After(readTime):
+	case <-ctx.Done():
+		return ipvs.Table{}, ctx.Err()
+	}
+	if k.late {
+		return k.Kernel.Table(ctx)
+	}
+	return table, err
+}
+
+// TestChangesDoNotWaitForALook makes changes and moves the role while the kernel is
+// read. What it says of services that were touched meanwhile is old, and must not be
+// taken for drift; what somebody did to the others is repaired.
+func TestChangesDoNotWaitForALook(t *testing.T) {
+	for _, options := range [][2]bool{{false, false}, {false, true}, {true, false}, {true, true}} {
+		exclusive, late := options[0], options[1]
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			k := &largeKernel{Kernel: memkernel.New(), reads: make(chan struct{}, 100), late: late}
+			l, stop := runLoop(t, Config{Kernel: k, Interfaces: interfaces{"eth0": 2}, DataDir: dir, Exclusive: exclusive, DriftInterval: time.Hour})
+			defer stop()
+			l.Set(desired(t, 1, "tcp://10.9.0.1:80,10.8.0.1", "tcp://10.9.0.2:80,10.8.0.1", "tcp://10.9.0.3:80,10.8.0.1"))
+			if err := l.WaitApplied(t.Context(), 1); err != nil {
+				t.Fatal(err)
+			}
+			<-k.reads
+			stray := parseService(t, "tcp://10.9.0.3:80,10.8.0.1").Destinations[0]
+			stray.Weight = 77
+			if errs := k.ByHand().Apply(t.Context(), []ipvs.Change{{Op: ipvs.SetDestination, Key: testKey(3), Destination: &stray}}); errs != nil {
+				t.Fatal(errs)
+			}
+			looked := make(chan error, 1)
+			go func() { looked <- l.Now(t.Context()) }()
+			<-k.reads
+			began := time.Now()
+			for revision, services := range [][]string{ // the last is as the first was; edited, added, deleted
+				2: {"tcp://10.9.0.1:80,10.8.0.1*9", "tcp://10.9.0.2:80,10.8.0.1", "tcp://10.9.0.3:80,10.8.0.1", "tcp://10.9.0.4:80,10.8.0.1"},
+				3: {"tcp://10.9.0.1:80,10.8.0.1*5", "tcp://10.9.0.3:80,10.8.0.1", "tcp://10.9.0.4:80,10.8.0.1"},
+			} {
+				if services == nil {
+					continue
+				}
+				l.Set(desired(t, uint64(revision), services...))
+				if err := l.WaitApplied(t.Context(), uint64(revision)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			last := desired(t, 4, "tcp://10.9.0.1:80,10.8.0.1*5", "tcp://10.9.0.3:80,10.8.0.1", "tcp://10.9.0.4:80,10.8.0.1")
+			last.Role = syncd.Active
+			changed := l.Changed()
+			l.Set(last)
+			<-changed
+			if took := time.Since(began); took >= readTime {
+				t.Errorf("three changes and one of the role took %v: they have waited for a look", took)
+			}
+			if s := l.Status(); len(s.Daemons) == 0 || s.Daemons[0].State != ipvs.Master {
+				t.Errorf("daemons %v, want a master", s.Daemons)
+			}
+			if err := <-looked; err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took < readTime {
+				t.Errorf("the look was over after %v, before the kernel had been read", took)
+			}
+			checkTable(t, k.Kernel, last.Table)
+			if s := l.Status(); s.DriftRepaired != 1 || s.ForeignCount != 0 || !s.Converged {
+				t.Errorf("%d repairs, want 1; %d foreign services; converged %v", s.DriftRepaired, s.ForeignCount, s.Converged)
+			}
+			// What they were made of is found by the next look.
+			mine := parseService(t, "tcp://10.9.0.1:80,10.8.0.1*5").Destinations[0]
+			mine.Weight = 3
+			if errs := k.ByHand().Apply(t.Context(), []ipvs.Change{{Op: ipvs.SetDestination, Key: testKey(1), Destination: &mine}}); errs != nil {
+				t.Fatal(errs)
+			}
+			if err := l.Now(t.Context()); err != nil {
+				t.Error(err)
+			}
+			checkTable(t, k.Kernel, last.Table)
+		})
+	}
+}
+
+// TestASurpriseEndsALook: what was refused is looked at again at once, by a look that
+// sees it.
+func TestASurpriseEndsALook(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		k := &largeKernel{Kernel: memkernel.New(), reads: make(chan struct{}, 100)}
+		l, stop := runLoop(t, Config{Kernel: k, Interfaces: interfaces{"eth0": 2}, DataDir: dir, DriftInterval: time.Hour})
+		defer stop()
+		l.Set(desired(t, 1, "tcp://10.9.0.1:80,10.8.0.1"))
+		if err := l.WaitApplied(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		<-k.reads
+		looked := make(chan error, 1)
+		go func() { looked <- l.Now(t.Context()) }()
+		<-k.reads
+		if errs := k.ByHand().Apply(t.Context(), []ipvs.Change{{Op: ipvs.DeleteService, Key: testKey(1)}}); errs != nil {
+			t.Fatal(errs)
+		}
+		d := desired(t, 2, "tcp://10.9.0.1:80,10.8.0.1*4")
+		l.Set(d)
+		if err := l.WaitApplied(t.Context(), 2); err != nil {
+			t.Error(err)
+		}
+		if err := <-looked; err != nil {
+			t.Error(err)
+		}
+		checkTable(t, k.Kernel, d.Table)
+		if s := l.Status(); !s.Converged || len(k.reads) > 2 {
+			t.Errorf("converged %v, after %d reads", s.Converged, len(k.reads))
+		}
+	})
+}
