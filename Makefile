@@ -17,7 +17,7 @@ on-lab    = IPVS_HA_BIN=$(CURDIR)/bin/ipvs-ha $(on-kernel)
 lab-files = --file $(CURDIR)/bin/ipvs-ha --file $(CURDIR)/e2e/demo
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint unit kernel e2e bench bench-failover bench-order campaign guest fmt clean
+.PHONY: help build demo test lint unit kernel e2e bench bench-failover bench-order bench-agent campaign guest fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,16 @@ bench-failover: build ## ipvs-ha beside keepalived, in half an hour at most; pri
 
 bench-order: guest ## what a planned move loses, by the order of the sync daemons
 	$(on-lab) -run '^$$' -bench BenchmarkOrderOfDaemons -benchtime 4x -timeout 15m -exec '$(GUEST) --timeout 900 $(lab-files) --' ./e2e
+
+# One of its parts, changes, large or writes: make bench-agent PART=writes
+PART ?=
+MINUTES ?= 1
+bench-agent: build guest ## whole agents: changes, a large table, memory, steady writes for MINUTES; prints a table
+	e2e/guest/install keepalived:keepalived
+	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
+	IPVS_HA_BENCH_COMMAND='make bench-agent$(if $(PART), PART=$(PART)) MINUTES=$(MINUTES)' IPVS_HA_BENCH_HOST="$$(sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *//; s/ / x /')" \
+	IPVS_HA_MINUTES=$(MINUTES) $(on-lab) -v -run '^$$' -bench 'BenchmarkAgent$(if $(PART),/$(PART))' -benchtime 1x -timeout 20m \
+		-exec "$(GUEST) --mem 3072 --timeout 1200 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e
 
 campaign: RUNS = 50
 campaign: build ## every fault RUNS times, in nearly an hour; prints a table

@@ -1,0 +1,147 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/api"
+)
+
+const (
+	largeServices = 10_000
+	largeEach     = 10
+	settling      = 15 * time.Second // for the garbage of a load to go; there is nothing to wait for
+)
+
+// measureLargeTable measures memory and start-up, and what work on a table of 100,000
+// destinations takes and costs those who change something meanwhile.
+func measureLargeTable(b *testing.B, f *figureTable) {
+	c := newAgents(b, "reconcile: {interval: 1h}\n") // only when it is asked for
+	none, ten, hundred := "0 destinations", "10000 destinations", "100000 destinations"
+	started := time.Now()
+	c.restart(c.others(c.awaitLeader())[0])
+	f.add(b, "agent starts, until it is whole", none, "%s", milliseconds(time.Since(started)))
+	time.Sleep(settling)
+	f.add(b, "memory of each agent", none, "%s", c.memories())
+	c.replace(sizedTable(largeServices/10, largeEach))
+	time.Sleep(settling)
+	f.add(b, "memory of each agent", ten, "%s", c.memories())
+	c.replace(sizedTable(0, 0))
+
+	committed, everywhere := c.replace(sizedTable(largeServices, largeEach))
+	f.add(b, "apply, committed", hundred, "%s", milliseconds(committed))
+	f.add(b, "apply, in all three empty kernels", hundred, "%s", milliseconds(everywhere))
+	f.add(b, "memory of each agent, at once", hundred, "%s", c.memories())
+	time.Sleep(settling)
+	f.add(b, "memory of each agent", hundred, "%s", c.memories())
+
+	leader := c.awaitLeader()
+	writer, other := c.others(leader)[0], c.others(leader)[1]
+	idle := c.changes(1, 200, largeServices, writer)
+	f.add(b, "one change, idle", hundred, "%s", percentiles(idle))
+	during := func(what string, work func()) {
+		took := c.changesWhile(writer, work)
+		f.add(b, "one change, "+what, hundred, "%s; p99 is %.1f times that of idle (at most 5)", percentiles(took),
+			percentile(took, 0.99).Seconds()/percentile(idle, 0.99).Seconds())
+	}
+	var rounds []time.Duration
+	reconcile := func() {
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(b.Context(), loading)
+		defer cancel()
+		if err := leader.client().Reconcile(ctx); err != nil {
+			b.Error(err)
+		}
+		rounds = append(rounds, time.Since(began))
+	}
+	reconcile()
+	f.add(b, "all three compare kernel and table", hundred, "%s", milliseconds(rounds[0]))
+	during("while all compare kernel and table", func() { reconcile(); reconcile(); reconcile() })
+
+	var restarted time.Duration
+	during("while another agent restarts", func() {
+		began := time.Now()
+		c.restart(other)
+		restarted = time.Since(began)
+	})
+	f.add(b, "agent stops and starts, until it is whole", hundred, "%s", milliseconds(restarted))
+	during("while the kernel of another is filled", func() {
+		other.ipvsadm("-C")
+		reconcile()
+	})
+	f.add(b, "repair of one empty kernel", hundred, "%s", milliseconds(rounds[len(rounds)-1]))
+}
+
+// changesWhile changes weights, one after the other, for as long as work lasts. What
+// an agent that is away misses does not count.
+func (c cluster) changesWhile(writer *node, work func()) (took []time.Duration) {
+	c.t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		work()
+	}()
+	client := writer.client()
+	for i := 0; ; i++ {
+		select {
+		case <-done:
+			return took
+		default:
+		}
+		ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+		began := time.Now()
+		_, err := client.Write(ctx, weightChange(i%largeServices, api.WaitLeader))
+		cancel()
+		if err != nil {
+			c.t.Errorf("a change: %v", err)
+			continue
+		}
+		took = append(took, time.Since(began))
+	}
+}
+
+// restart stops an agent and starts it, and waits until its kernel has the table and
+// its daemon runs.
+func (c cluster) restart(n *node) {
+	n.kill(syscall.SIGTERM)
+	n.start()
+	ctx, cancel := context.WithTimeout(c.t.Context(), loading)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := c.restarted(n)
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			c.t.Errorf("%s after its restart: %v", n.name, err)
+			return
+		}
+	}
+}
+
+func (c cluster) restarted(n *node) error {
+	s, err := n.status()
+	if err != nil {
+		return err
+	}
+	for _, m := range s.Nodes {
+		switch {
+		case m.Name != n.name:
+		case len(m.SyncDaemons) != 1 || len(m.Errors) > 0:
+			return fmt.Errorf("daemons %v, errors %v", m.SyncDaemons, m.Errors)
+		case m.AppliedRevision+50 < s.Revision: // others go on to write
+			return fmt.Errorf("revision %d of %d", m.AppliedRevision, s.Revision)
+		default:
+			return nil
+		}
+	}
+	return errors.New("it is not listed")
+}

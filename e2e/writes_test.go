@@ -1,0 +1,126 @@
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/api"
+)
+
+const (
+	sustainedRate    = 200 // changes a second
+	sustainedClients = 16
+)
+
+// sustained is what a time of steady writes came to.
+type sustained struct {
+	committed    int64
+	failed       []error
+	took         []time.Duration // of each write
+	lasted       time.Duration
+	middle, last []float64 // memory of each agent at half the time and at the end, MiB
+	moved        error     // leadership has
+}
+
+// sustain has clients over all nodes make changes at a steady rate, for d. Changes
+// that nobody has had time for wait, so that the rate is lower when they pile up.
+func (c cluster) sustain(d time.Duration) (o sustained) {
+	c.t.Helper()
+	leader, terms := c.awaitLeader(), c.terms()
+	due := make(chan struct{}, sustainedClients)
+	var mu sync.Mutex
+	var committed atomic.Int64
+	var clients sync.WaitGroup
+	for w := range sustainedClients {
+		client := c.nodes[w%len(c.nodes)].client()
+		clients.Go(func() {
+			i := w
+			for range due {
+				began := time.Now()
+				_, err := client.Write(c.t.Context(), weightChange(i%1000, api.WaitNone))
+				took := time.Since(began)
+				i += sustainedClients
+				mu.Lock()
+				if err != nil {
+					o.failed = append(o.failed, err)
+				} else {
+					committed.Add(1)
+					o.took = append(o.took, took)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	began := time.Now()
+	tick := time.NewTicker(time.Second / sustainedRate)
+	for sent := 0; time.Since(began) < d; {
+		if sent < int(time.Since(began).Seconds()*sustainedRate) {
+			due <- struct{}{}
+			sent++
+		} else {
+			<-tick.C
+		}
+		if o.middle == nil && time.Since(began) > d/2 {
+			o.middle = c.allMemory()
+		}
+	}
+	tick.Stop()
+	o.last = c.allMemory()
+	close(due)
+	clients.Wait()
+	o.lasted, o.committed = time.Since(began), committed.Load()
+	if now := c.awaitLeader(); now != leader {
+		o.moved = fmt.Errorf("%s leads, %s did", now.name, leader.name)
+	} else if after := c.terms(); !maps.Equal(after, terms) {
+		o.moved = fmt.Errorf("the terms were %v and are %v", terms, after)
+	}
+	return o
+}
+
+func (o sustained) rate() float64 { return float64(o.committed) / o.lasted.Seconds() }
+
+func (c cluster) allMemory() (all []float64) {
+	for _, n := range c.nodes {
+		all = append(all, n.memory())
+	}
+	return all
+}
+
+// sustainedTime is how long the benchmark writes: IPVS_HA_MINUTES, 1 when unset.
+func sustainedTime(t testing.TB) time.Duration {
+	t.Helper()
+	text := os.Getenv("IPVS_HA_MINUTES")
+	if text == "" {
+		return time.Minute
+	}
+	minutes, err := strconv.ParseFloat(text, 64)
+	if err != nil || minutes <= 0 {
+		t.Fatalf("IPVS_HA_MINUTES is %q, want minutes", text)
+	}
+	return time.Duration(minutes * float64(time.Minute))
+}
+
+func measureWrites(b *testing.B, f *figureTable) {
+	c := newAgents(b, "")
+	c.replace(sizedTable(1000, 1))
+	d := sustainedTime(b)
+	c.sustain(5 * time.Second) // does not count: memory grows to what it takes
+	o := c.sustain(d)
+	leads := "the leader stays"
+	if o.moved != nil {
+		leads = o.moved.Error()
+	}
+	f.add(b, fmt.Sprintf("%d changes a second from %d clients, for %s", sustainedRate, sustainedClients, d), "1000 services",
+		"%.0f a second committed, %d failed, %s; %s; memory at half the time %.0f MiB, at the end %.0f MiB", o.rate(), len(o.failed), leads, percentiles(o.took), o.middle, o.last)
+	if err := errors.Join(o.failed...); err != nil {
+		b.Logf("failed: %.2000v", err)
+		c.logs()
+	}
+}
