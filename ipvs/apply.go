@@ -71,6 +71,7 @@ func (s *touched) own() *Service {
 func (e *editor) finish() Table {
 	next := e.table
 	var services *iradix.Txn[*Service]
+	var changed []ServiceKey
 	for _, k := range e.order {
 		s := e.touched[k]
 		if s.now == s.before || s.now != nil && s.before != nil && s.now.Equal(s.before) {
@@ -88,6 +89,7 @@ func (e *editor) finish() Table {
 		} else {
 			services.Insert(k.sortable(nil), s.now)
 		}
+		changed = append(changed, k)
 		next.counts.add(s.before, -1)
 		next.counts.add(s.now, 1)
 		if hostsDiffer(s.before, s.now) {
@@ -96,6 +98,7 @@ func (e *editor) finish() Table {
 	}
 	if services != nil {
 		next.services = services.CommitOnly()
+		next.last = e.table.last.then(e.table.services, changed)
 	}
 	return next
 }

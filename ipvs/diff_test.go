@@ -1,7 +1,10 @@
 package ipvs_test
 
 import (
+	"cmp"
 	"encoding/json"
+	"maps"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -86,4 +89,56 @@ func table(t *testing.T, text string) ipvs.Table {
 		t.Fatalf("table: %v", err)
 	}
 	return tbl
+}
+
+// TestUnsharedAfterManyChanges compares tables with those that were made of them, by more
+// changes than a table remembers too.
+func TestUnsharedAfterManyChanges(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		tables := []ipvs.Table{{}}
+		for range rapid.IntRange(1, 150).Draw(t, "changes") {
+			table := tables[len(tables)-1]
+			key := ipvs.ServiceAt(ipvs.TCP, netip.AddrPortFrom(netip.MustParseAddr("10.9.0.1"), uint16(rapid.IntRange(1, 20).Draw(t, "port"))))
+			s := ipvs.Service{Key: key, Scheduler: rapid.SampledFrom([]string{"rr", "wrr"}).Draw(t, "scheduler")}
+			change := ipvs.Change{Op: ipvs.AddService, Key: key, Service: &s}
+			if table.Service(key) != nil {
+				change.Op = ipvs.SetService
+				if rapid.Bool().Draw(t, "delete") {
+					change = ipvs.Change{Op: ipvs.DeleteService, Key: key}
+				}
+			}
+			next, err := table.Apply(change)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rapid.IntRange(0, 50).Draw(t, "replace") == 0 {
+				next = next.Replace(ipvs.TableOf(s))
+			}
+			tables = append(tables, next)
+		}
+		from := tables[rapid.IntRange(0, len(tables)-1).Draw(t, "from")]
+		to := tables[rapid.IntRange(0, len(tables)-1).Draw(t, "to")]
+		want := map[ipvs.ServiceKey]bool{}
+		for _, table := range []ipvs.Table{from, to} {
+			for s := range table.Services() {
+				want[s.Key] = from.Service(s.Key) != to.Service(s.Key)
+			}
+		}
+		maps.DeleteFunc(want, func(_ ipvs.ServiceKey, differs bool) bool { return !differs })
+		var last *ipvs.ServiceKey
+		for a, b := range ipvs.Unshared(from, to) {
+			key := cmp.Or(a, b).Key
+			if a != from.Service(key) || b != to.Service(key) || !want[key] {
+				t.Fatalf("%v is the same in both, or was there already", key)
+			}
+			if last != nil && last.Compare(key) >= 0 {
+				t.Fatalf("%v comes after %v", key, *last)
+			}
+			last = &key
+			delete(want, key)
+		}
+		if len(want) > 0 {
+			t.Fatalf("Unshared does not yield %v", want)
+		}
+	})
 }

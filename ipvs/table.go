@@ -1,7 +1,6 @@
 package ipvs
 
 import (
-	"bytes"
 	"iter"
 
 	"github.com/hashicorp/go-immutable-radix/v2"
@@ -16,6 +15,7 @@ type Table struct {
 	timeouts Timeouts
 	vips     VIPs                   // normalized
 	services *iradix.Tree[*Service] // by ServiceKey.sortable; nil = none. What it holds is never written to
+	last     *edit                  // how services came to be; nil = not known
 	counts   counts                 // of the services
 	hosts    *byte                  // another one after each change of what VIPs finds among the services
 }
@@ -140,63 +140,6 @@ func (t Table) Equal(o Table) bool {
 	return true
 }
 
-// Unshared yields the services that are not one object in a and b, in the order of
-// their keys: what a has and what b has, nil being nothing. It does not look into
-// the services, so tables of which one was made from the other by Apply or Replace
-// are compared quickly.
-func Unshared(a, b Table) iter.Seq2[*Service, *Service] {
-	return func(yield func(*Service, *Service) bool) {
-		if a.services == b.services {
-			return
-		}
-		left, right := a.cursor(), b.cursor()
-		for left.service != nil || right.service != nil {
-			order := left.compare(right)
-			var x, y *Service
-			if order <= 0 {
-				x = left.service
-				left.next()
-			}
-			if order >= 0 {
-				y = right.service
-				right.next()
-			}
-			if x != y && !yield(x, y) {
-				return
-			}
-		}
-	}
-}
-
-// cursor walks over the services of a table.
-type cursor struct {
-	iterator *iradix.Iterator[*Service]
-	key      []byte
-	service  *Service // nil at the end
-}
-
-func (t Table) cursor() *cursor {
-	c := &cursor{}
-	if t.services != nil {
-		c.iterator = t.services.Root().Iterator()
-		c.next()
-	}
-	return c
-}
-
-func (c *cursor) next() { c.key, c.service, _ = c.iterator.Next() }
-
-// compare orders by key; the end comes last.
-func (c *cursor) compare(o *cursor) int {
-	switch {
-	case c.service == nil:
-		return 1
-	case o.service == nil:
-		return -1
-	}
-	return bytes.Compare(c.key, o.key)
-}
-
 // Replace returns o as what comes after t: its services that equal one of t are
 // that one, so that Unshared yields only what differs. When nothing differs it
 // returns t itself.
@@ -221,7 +164,7 @@ func (t Table) Replace(o Table) Table {
 	}
 	next.sync, next.timeouts, next.vips, next.counts = o.sync, o.timeouts, o.vips, o.counts
 	if changed {
-		next.services = services.CommitOnly()
+		next.services, next.last = services.CommitOnly(), nil
 	}
 	if moved {
 		next.hosts = o.hosts
