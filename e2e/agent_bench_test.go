@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -81,8 +79,8 @@ func sizedTable(services, each int) *ipvs.Document {
 	return doc
 }
 
-// newAgents starts three directors without services. config are further lines of
-// their configuration.
+// newAgents starts three directors without services. config is further lines of their
+// configuration.
 func newAgents(t testing.TB, config string) cluster {
 	t.Helper()
 	c := newCluster(t, "services: []\n", "lan")
@@ -153,22 +151,25 @@ func weightChange(i int, wait api.Wait) api.Write {
 
 // changes has writers change weights, each times times at services of its own, one
 // after the other, until all kernels have each. Of several writers the first asks the
-// first node, and so on.
-func (c cluster) changes(writers, times, services int, nodes ...*node) []time.Duration {
+// first node, and so on. What a change of the leader leaves unanswered is asked again,
+// under the same id, and counted.
+func (c cluster) changes(writers, times, services int, nodes ...*node) (took []time.Duration, again int) {
 	c.t.Helper()
-	took := make([][]time.Duration, writers)
-	errs := make([]error, writers)
+	var mu sync.Mutex
+	var errs []error
 	var wg sync.WaitGroup
 	for w := range writers {
 		client := nodes[w%len(nodes)].client()
 		wg.Go(func() {
 			for i := range times {
 				began := time.Now()
-				r, err := client.Write(c.t.Context(), weightChange((w+i*writers)%services, api.WaitAll))
-				if errs[w] = errors.Join(err, whole(r)); errs[w] != nil {
-					return
+				repeats, err := everywhere(c.t.Context(), client, weightChange((w+i*writers)%services, api.WaitAll))
+				mu.Lock()
+				took, again = append(took, time.Since(began)), again+repeats
+				if err != nil {
+					errs = append(errs, err)
 				}
-				took[w] = append(took[w], time.Since(began))
+				mu.Unlock()
 			}
 		})
 	}
@@ -177,7 +178,24 @@ func (c cluster) changes(writers, times, services int, nodes ...*node) []time.Du
 		c.logs()
 		c.t.Fatal(err)
 	}
-	return slices.Concat(took...)
+	return took, again
+}
+
+// everywhere writes until all kernels have w, and returns how often that was repeated.
+func everywhere(ctx context.Context, client *api.Client, w api.Write) (repeats int, err error) {
+	w.ID = api.NewID()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for ; ; repeats++ {
+		r, err := client.Write(ctx, w)
+		if err == nil {
+			err = whole(r)
+		}
+		var p *api.Problem
+		if err == nil || ctx.Err() != nil || errors.As(err, &p) && p.Kind != api.NoLeader && p.Kind != api.Unknown {
+			return repeats, err
+		}
+	}
 }
 
 // percentile returns the value that a share of the values do not exceed.
@@ -228,29 +246,4 @@ func (c cluster) memories() string {
 		words = append(words, fmt.Sprintf("%.0f", n.memory()))
 	}
 	return strings.Join(words, ", ") + " MiB"
-}
-
-// reload writes keepalived's configuration with a weight of the first service's
-// destination and tells it.
-func reload(t testing.TB, cmd *exec.Cmd, file string, services int, weight int32) {
-	t.Helper()
-	var b strings.Builder
-	b.WriteString("global_defs {\n\trouter_id k\n}\n")
-	for i := range services {
-		w := int32(1)
-		if i == 0 {
-			w = weight
-		}
-		at, d := sizedService(i), sizedDestination(0, w)
-		fmt.Fprintf(&b, "virtual_server %s %d {\n\tlb_algo wrr\n\tlb_kind NAT\n\tprotocol TCP\n\treal_server %s %d {\n\t\tweight %d\n\t}\n}\n",
-			at.Addr(), at.Port(), d.Addr.Addr(), d.Addr.Port(), d.Weight)
-	}
-	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if cmd.Process != nil {
-		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-	}
 }

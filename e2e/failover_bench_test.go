@@ -164,7 +164,7 @@ func BenchmarkFailover(b *testing.B) {
 	fmt.Print("| event | system | gap: median | worst | nobody | two | held: old | young | calm | shorter than keepalived |\n|---|---|---|---|---|---|---|---|---|---|\n", table.String(), "\n")
 }
 
-func fileText(b *testing.B, path string) string {
+func fileText(b testing.TB, path string) string {
 	b.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -173,7 +173,7 @@ func fileText(b *testing.B, path string) string {
 	return strings.TrimSpace(string(text))
 }
 
-func processor(b *testing.B) string {
+func processor(b testing.TB) string {
 	b.Helper()
 	for line := range strings.Lines(fileText(b, "/proc/cpuinfo")) {
 		if name, ok := strings.CutPrefix(line, "model name"); ok {
