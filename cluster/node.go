@@ -364,6 +364,7 @@ func (n *Node) start(ctx context.Context) error {
 		ServerAddressProvider:   n.book,
 		MsgpackUseNewTimeFormat: true,
 	})}
+	n.transport.herald.send, n.transport.herald.indexes = n.transport.NetworkTransport.AppendEntries, n.indexes
 	if err := n.openGuard(); err != nil {
 		n.transport.Close()
 		return err
@@ -506,7 +507,17 @@ func (n *Node) stopRaft() error {
 		return fmt.Errorf("raft has not stopped within %v", stopTimeout)
 	}
 	n.transport.CloseStreams() // idle outgoing connections
+	n.transport.herald.under.Wait()
 	return nil
+}
+
+// indexes returns those of the newest entry that is committed, and of the newest.
+func (n *Node) indexes() (committed, last uint64) {
+	r := n.raft.Load()
+	if r == nil { // it has begun to work while it is being made
+		return 0, 0
+	}
+	return r.CommitIndex(), r.LastIndex()
 }
 
 // serve serves one accepted connection.

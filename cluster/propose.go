@@ -164,6 +164,7 @@ func (n *Node) proposeHere(ctx context.Context, cmd []byte) (index uint64, respo
 	if err != nil {
 		return 0, nil, classify(err)
 	}
+	n.transport.herald.committed()
 	response, ok := future.Response().([]byte)
 	if !ok {
 		return 0, nil, fmt.Errorf("command %d is committed, but the state machine answered with %T", future.Index(), future.Response())

@@ -20,6 +20,7 @@ type transport struct {
 	// awaitPeer returns when the peer with that id answers again, or when there is no
 	// use in waiting.
 	awaitPeer func(id string)
+	herald    herald
 }
 
 // AppendEntries implements raft.Transport. After a failure it returns only when the
@@ -28,8 +29,11 @@ type transport struct {
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
 	heartbeat := args.PrevLogEntry == 0 && args.PrevLogTerm == 0 && len(args.Entries) == 0 && args.LeaderCommitIndex == 0
-	if err != nil && !heartbeat {
+	switch {
+	case err != nil && !heartbeat:
 		t.awaitPeer(string(id))
+	case err == nil && resp.Success:
+		t.herald.took(id, target, args)
 	}
 	return err
 }
