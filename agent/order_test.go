@@ -223,6 +223,15 @@ func TestVIPsThenDaemons(t *testing.T) {
 		if err != nil || len(members) != 2 || !members[0].Voter || !members[1].Voter {
 			return fmt.Errorf("members %+v, error %v", members, err)
 		}
+		status, err := nodes[0].client.Status(ctx)
+		if err != nil {
+			return err
+		}
+		for _, n := range status.Nodes { // one that has not caught up is less fit
+			if len(n.SyncDaemons) != 1 {
+				return fmt.Errorf("daemons of %s: %v", n.Name, n.SyncDaemons)
+			}
+		}
 		return nil
 	})
 	former := leader()
