@@ -21,7 +21,8 @@ type herald struct {
 
 	mu        sync.Mutex
 	followers map[raft.ServerID]*follower
-	under     sync.WaitGroup // way
+	closed    bool
+	telling   sync.WaitGroup // none begins once it is closed
 }
 
 // A follower is what a follower is known to have.
@@ -76,16 +77,24 @@ func (h *herald) tell(id raft.ServerID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f := h.followers[id]
-	if f.busy || f.request.PrevLogEntry < last || committed < last || f.request.LeaderCommitIndex >= committed {
+	if h.closed || f.busy || f.request.PrevLogEntry < last || committed < last || f.request.LeaderCommitIndex >= committed {
 		return
 	}
 	f.busy, f.request.LeaderCommitIndex = true, committed
 	request, target := f.request, f.target
-	h.under.Go(func() {
+	h.telling.Go(func() {
 		var response raft.AppendEntriesResponse
 		_ = h.send(id, target, &request, &response)
 		h.mu.Lock()
 		f.busy = false
 		h.mu.Unlock()
 	})
+}
+
+// close waits for what is being told. The connections must be closed, so that it is short.
+func (h *herald) close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.telling.Wait()
 }

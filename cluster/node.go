@@ -507,7 +507,7 @@ func (n *Node) stopRaft() error {
 		return fmt.Errorf("raft has not stopped within %v", stopTimeout)
 	}
 	n.transport.CloseStreams() // idle outgoing connections
-	n.transport.herald.under.Wait()
+	n.transport.herald.close()
 	return nil
 }
 
