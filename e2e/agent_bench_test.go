@@ -109,8 +109,8 @@ func newAgents(t testing.TB, config string) cluster {
 
 func (n *node) client() *api.Client { return api.NewClient("unix://" + n.socket) }
 
-// replace makes doc the table, and returns how long it took to commit it and until all
-// kernels had it.
+// replace makes doc, which has a service, the table, and returns how long it took to
+// commit it and until all kernels had it.
 func (c cluster) replace(doc *ipvs.Document) (committed, everywhere time.Duration) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), loading)
@@ -121,9 +121,9 @@ func (c cluster) replace(doc *ipvs.Document) (committed, everywhere time.Duratio
 		c.t.Fatal(err)
 	}
 	committed = time.Since(began)
-	again, err := client.Write(ctx, api.Write{Replace: doc, Wait: api.WaitAll})
+	next, err := client.Write(ctx, weightChange(0, api.WaitAll)) // what has it has the table
 	if err == nil {
-		err = whole(again)
+		err = whole(next)
 	}
 	if err != nil {
 		c.logs()
