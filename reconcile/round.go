@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -165,22 +164,16 @@ func (l *Loop) countDrift(before believed, want ipvs.Table, done []ipvs.Change, 
 		}
 		return 0
 	}
-	type object struct {
-		key    ipvs.ServiceKey
-		target netip.AddrPort
-	}
 	asked := map[object]bool{}
 	if len(done) > 0 {
 		for _, c := range changesBetween(before.table, want) {
-			target, _ := c.Target()
-			asked[object{c.Key, target}] = true
+			asked[objectOf(c)] = true
 		}
 	}
 	var names []string
 	for _, c := range done {
-		target, _ := c.Target()
 		added := want.Service(c.Key) != nil && before.table.Service(c.Key) == nil
-		if !before.failing[c.Key] && !added && !asked[object{c.Key, target}] {
+		if !before.failing[c.Key] && !added && !asked[objectOf(c)] {
 			names = append(names, c.String())
 		}
 	}
