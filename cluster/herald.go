@@ -16,8 +16,8 @@ import (
 type herald struct {
 	send func(raft.ServerID, raft.ServerAddress, *raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error
 	// indexes returns those of the newest entry that is committed and of the newest that
-	// is in this node's log.
-	indexes func() (committed, last uint64)
+	// is in this node's log, and raft's term, which is read after them.
+	indexes func() (committed, last, term uint64)
 
 	mu        sync.Mutex
 	followers map[raft.ServerID]*follower
@@ -71,13 +71,14 @@ func (h *herald) committed() {
 }
 
 // tell tells a follower what is committed of what it has, unless the next entry is
-// about to. It does not wait for the answer, and a failure is left to raft.
+// about to. It does not wait for the answer, and a failure is left to raft. What is
+// committed in a later term than that of the request may be something else.
 func (h *herald) tell(id raft.ServerID) {
-	committed, last := h.indexes()
+	committed, last, term := h.indexes()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f := h.followers[id]
-	if h.closed || f.busy || f.request.PrevLogEntry < last || committed < last || f.request.LeaderCommitIndex >= committed {
+	if h.closed || f.busy || f.request.Term != term || f.request.PrevLogEntry < last || committed < last || f.request.LeaderCommitIndex >= committed {
 		return
 	}
 	f.busy, f.request.LeaderCommitIndex = true, committed

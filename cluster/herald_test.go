@@ -2,8 +2,11 @@ package cluster
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // TestFollowersHearOfACommitAtOnce has raft tell its commit index by itself only after a
@@ -28,5 +31,25 @@ func TestFollowersHearOfACommitAtOnce(t *testing.T) {
 		t.Errorf("20 changes reached the followers after %v", took)
 	} else {
 		t.Logf("20 changes took %v", took)
+	}
+}
+
+// TestHeraldKeepsToItsTerm: what is committed at an index in a later term may not be
+// what a follower took in this one.
+func TestHeraldKeepsToItsTerm(t *testing.T) {
+	for now, want := range map[uint64]int{3: 1, 4: 0} {
+		var told atomic.Int32
+		h := herald{
+			send: func(raft.ServerID, raft.ServerAddress, *raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error {
+				told.Add(1)
+				return nil
+			},
+			indexes: func() (committed, last, term uint64) { return 7, 7, now },
+		}
+		h.took("f", "address", &raft.AppendEntriesRequest{Term: 3, Entries: []*raft.Log{{Index: 7, Term: 3}}})
+		h.close()
+		if got := int(told.Load()); got != want {
+			t.Errorf("in term %d it was told %d times, want %d", now, got, want)
+		}
 	}
 }

@@ -511,13 +511,15 @@ func (n *Node) stopRaft() error {
 	return nil
 }
 
-// indexes returns those of the newest entry that is committed, and of the newest.
-func (n *Node) indexes() (committed, last uint64) {
+// indexes returns those of the newest entry that is committed, and of the newest, and
+// the term, read last: while it is not a later one, this node has truncated nothing.
+func (n *Node) indexes() (committed, last, term uint64) {
 	r := n.raft.Load()
 	if r == nil { // it has begun to work while it is being made
-		return 0, 0
+		return 0, 0, 0
 	}
-	return r.CommitIndex(), r.LastIndex()
+	committed, last = r.CommitIndex(), r.LastIndex()
+	return committed, last, r.CurrentTerm()
 }
 
 // serve serves one accepted connection.
