@@ -42,7 +42,7 @@ func (c *Config) keys() []key {
 		{"vip.fence", word(&c.VIP.Fence, NFT, Off), "nft", "`nft`: nftables drops the packets for virtual addresses while this director does not own them. `off`: nothing does, and in a failover two directors may accept packets for a moment."},
 		{"track", list(c.tracked), "[]", "What this director needs to be fit to be the active one, like `[{interface: eth1}, {gateway: 10.9.0.1}]`; at most 16. An interface must be there, up and connected; a gateway must answer echo requests (pings), one a second: three without an answer in a row count."},
 		{"ownership", word(&c.Ownership, Shared, Exclusive), "shared", "What happens to virtual services in the kernel that are not in the table. `shared`: reported, never touched. `exclusive`: removed."},
-		{"reconcile.interval", duration(&c.Reconcile.Interval, time.Second, time.Hour), "10s", "How often the whole kernel table is compared with the cluster's and repaired. 1s to 1h; spread by chance, so that nodes do not do it together."},
+		{"reconcile.interval", duration(&c.Reconcile.Interval, time.Second, time.Hour), "10s", "How often the whole kernel table is compared with the cluster's and repaired. 1s to 1h; spread by chance, so that nodes do not do it together. Less often when it takes more than a tenth of that time, as with 100,000 destinations."},
 		{"api.socket", text(&c.API.Socket, checkSocket), "/run/ipvs-ha/api.sock", "The unix socket of the API. Belongs to root and the group `ipvs-ha` when there is one; mode 0660."},
 	}
 }

@@ -20,7 +20,8 @@ type look struct {
 	done    chan struct{} // closed when what follows is there
 
 	plan Plan
-	read time.Time // when the kernel had been read
+	read time.Time     // when the kernel had been read
+	took time.Duration // to read and compare
 	err  error
 }
 
@@ -35,6 +36,8 @@ func (l *Loop) look(ctx context.Context, d Desired, ticket uint64) *look {
 	l.readers.Go(func() {
 		defer close(k.done)
 		defer cancel()
+		began := time.Now()
+		defer func() { k.took = time.Since(began) }()
 		have, err := l.kernel.Table(ctx)
 		if k.read, k.err = time.Now(), err; err == nil {
 			// A cluster that has never had a table owns nothing, so that an exclusive director

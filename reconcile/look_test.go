@@ -139,3 +139,18 @@ func TestASurpriseEndsALook(t *testing.T) {
 		}
 	})
 }
+
+// TestLooksTakeATenthOfTheTime at most, however short the interval is.
+func TestLooksTakeATenthOfTheTime(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		k := &largeKernel{Kernel: memkernel.New(), reads: make(chan struct{}, 1000)}
+		l, stop := runLoop(t, Config{Kernel: k, Interfaces: interfaces{"eth0": 2}, DataDir: dir, DriftInterval: time.Second})
+		defer stop()
+		l.Set(desired(t, 1, "tcp://10.9.0.1:80,10.8.0.1"))
+		time.Sleep(40 * lookPause * readTime)
+		if n := len(k.reads); n < 35 || n > 55 { // each comes up to a quarter earlier
+			t.Errorf("%d looks in the time of %d", n, 40*lookPause)
+		}
+	})
+}

@@ -13,9 +13,12 @@ import (
 
 // Deadlines for a kernel that does not answer.
 const (
-	readTimeout   = 2 * time.Minute  // for the whole table
-	applyTimeout  = 30 * time.Second // for a batch of changes, the timeouts or the daemons
-	loggedObjects = 5                // named in one line of the log
+	readTimeout  = 2 * time.Minute  // for the whole table
+	applyTimeout = 30 * time.Second // for a batch of changes, the timeouts or the daemons
+	// lookPause is how many times as long as a look took the next one is away, at least:
+	// on a large table they would otherwise take the processor from all else.
+	lookPause     = 10
+	loggedObjects = 5 // named in one line of the log
 )
 
 // believed is what the loop takes the kernel to hold, from what it read and wrote.
@@ -119,8 +122,10 @@ func (l *Loop) repair(ctx context.Context, d Desired, before believed, found *lo
 	want := d.Table
 	l.believed.known, l.believed.refused = false, nil
 	o.full, o.ticket, o.surprise = true, found.ticket, false
-	defer func() { l.rounds.repaired(len(l.believed.refused) > 0 || o.surprise, l.interval, l.spread) }()
 	<-found.done
+	defer func() {
+		l.rounds.repaired(len(l.believed.refused) > 0 || o.surprise, max(l.interval, lookPause*found.took), l.spread)
+	}()
 	if found.err != nil {
 		l.believed.refused = []ObjectError{{Object: "table", Message: fmt.Sprintf("read the kernel's table: %v", found.err)}}
 		return
