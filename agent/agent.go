@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -57,7 +58,9 @@ type Agent struct {
 
 	keeper Keeper // nil when this node takes no VIPs
 	vips   atomic.Pointer[mapped]
-	lease  atomic.Int64 // boot time until which this node is the only leader; 0 = it is not
+	// pushing orders what the keeper is told.
+	pushing sync.Mutex
+	lease   atomic.Int64 // boot time until which this node has the lease; 0 = it has none
 
 	inMemory bool // the kernel is one in memory, standing in
 

@@ -22,7 +22,7 @@ const (
 // an old snapshot, and writing that would roll the running kernel back. From then on
 // its table only moves forward, so that a new leader need not wait for the last writes
 // of its predecessor: it lacks what any standby may lack, those of the last moments,
-// and until it takes the role nobody serves the VIPs at all.
+// and in the worst case nobody serves the VIPs until it takes the role.
 func (a *Agent) follow(ctx context.Context) error {
 	if a.loop == nil {
 		<-ctx.Done()

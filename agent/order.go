@@ -8,7 +8,7 @@ import (
 )
 
 // The VIPs of a new leader wait for its sync daemons, but not for long. They are started
-// while the first lease is asked for; a start that fails is an answer too.
+// while the first lease is asked for, or before; a start that fails is an answer too.
 const (
 	// daemonsPatience: what is not told to the others for some milliseconds costs less
 	// than packets that nobody takes.

@@ -68,14 +68,14 @@ func (a *Agent) mapVIPs(t ipvs.Table) *mapped {
 	return m
 }
 
-// onLease is told by the cluster how long this node is certainly the only leader.
+// onLease is told by the cluster how long this node certainly has the only lease.
 func (a *Agent) onLease(until time.Duration) {
 	before := a.lease.Swap(int64(until))
 	if until > 0 {
 		a.warmAt.Store(1) // the connections are its own
-		if before == 0 {
-			a.wake()
-		}
+	}
+	if (before == 0) != (until == 0) {
+		a.wake()
 	}
 	a.pushVIPs()
 }
@@ -87,6 +87,8 @@ func (a *Agent) pushVIPs() {
 	if a.keeper == nil || m == nil {
 		return
 	}
+	a.pushing.Lock() // what was read first must not be said last
+	defer a.pushing.Unlock()
 	var until time.Duration
 	if a.active.Load() {
 		until = time.Duration(a.lease.Load())
@@ -95,7 +97,7 @@ func (a *Agent) pushVIPs() {
 }
 
 // owner reports whether packets for VIPs may be accepted here.
-func (a *Agent) owner() bool { return a.keeper != nil && a.keeper.Status().Owner }
+func (a *Agent) owner() bool { return a.keeper != nil && a.keeper.Status().MayServe() }
 
 // ownerChanged returns a channel that is closed when owner may have changed; nil when
 // it never does. To miss nothing take it before.
@@ -131,7 +133,7 @@ func (a *Agent) beforeRelease(ctx context.Context) error {
 	defer cancel()
 	for {
 		changed, s := a.keeper.Changed(), a.keeper.Status()
-		if !s.Owner && (s.Fence == vip.FenceShut || s.HeldCount == 0) {
+		if !s.MayServe() && (s.Fence == vip.FenceShut || s.HeldCount == 0) {
 			return nil
 		}
 		select {

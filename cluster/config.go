@@ -68,7 +68,7 @@ type Config struct {
 	// must not block. May be nil.
 	OnChange func()
 	// OnLease is called, many times a second on a leader, with the time since boot
-	// until which this node is certainly the only leader; 0: it is not, from now on.
+	// until which this node certainly has the only lease; 0: it has none, from now on.
 	// It must not block. May be nil.
 	OnLease func(until time.Duration)
 	// BeforeLease is called when this node was made leader while its predecessor still

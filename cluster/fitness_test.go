@@ -223,8 +223,8 @@ func TestAnUnfitOneThatIsElectedHandsOver(t *testing.T) {
 // pushTo transfers leadership to a node, however fit that is.
 func pushTo(t *testing.T, leader, next *running) error {
 	t.Helper()
-	_, err := inLead(t.Context(), leader.Node, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, leader.transferTo(ctx, leader.book.get(next.ID()), "a test")
+	_, err := inLead(t.Context(), leader.Node, func(context.Context) (struct{}, error) {
+		return struct{}{}, leader.transferTo(leader.book.get(next.ID()), "a test")
 	})
 	return err
 }

@@ -18,6 +18,7 @@ type guard struct {
 
 	mu        sync.Mutex
 	to        string        // whom the newest promise was made to; "" nobody
+	term      uint64        // as the leader of which term
 	heir      string        // who may be elected in spite of it; "" nobody
 	until     time.Duration // its end
 	asked     time.Duration // when the request for it was sent, on the leader's clock
@@ -40,7 +41,7 @@ func (g *guard) grant(to string, term uint64, asked, length time.Duration, heir 
 	if wait := g.bound(to); wait > 0 {
 		return wait, false
 	}
-	if g.to != to {
+	if g.to != to || g.term != term { // another run of the same node may have another clock
 		g.asked, g.heir = 0, ""
 	}
 	if asked >= g.asked {
@@ -50,7 +51,7 @@ func (g *guard) grant(to string, term uint64, asked, length time.Duration, heir 
 			g.wake()
 		}
 	}
-	g.to, g.until = to, g.now()+length
+	g.to, g.term, g.until = to, term, g.now()+length
 	return 0, true
 }
 
@@ -147,15 +148,24 @@ func (g *guard) voting() bool {
 	return g.pending != 0
 }
 
-// release ends the promise made to the leader id, at its own word, which was sent at
-// on its clock. Nobody is left to be succeeded then: the leader chooses who follows.
-// A word that is older than the newest promise ends nothing.
-func (g *guard) release(id string, at time.Duration) {
+// release ends the promise made to the leader id, at its own word, which is about term
+// and was sent at on its clock. Nobody is left to be succeeded then: the leader chooses
+// who follows. A word that is older than the newest promise ends nothing.
+func (g *guard) release(id string, term uint64, at time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.to == id && at >= g.asked {
+	if g.to == id && (g.term < term || g.term == term && at >= g.asked) {
 		g.to, g.heir, g.until = "", "", 0
 		g.wake()
+	}
+}
+
+// disown takes it back that heir may be elected in spite of the promise to the leader id.
+func (g *guard) disown(id, heir string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.to == id && g.heir == heir {
+		g.heir = ""
 	}
 }
 

@@ -60,15 +60,19 @@ func TestGuard(t *testing.T) {
 	if !grant("b", 3, "") {
 		t.Error("a leader of a later term gets no grant")
 	}
-	g.release("a", clock)
+	g.release("a", 2, clock)
 	if vote("c", 4) {
 		t.Error("a former leader can end the promise to another")
 	}
-	g.release("b", clock-1)
+	g.release("b", 3, clock-1)
 	if vote("c", 4) {
 		t.Error("a release that is older than the promise ends it")
 	}
-	g.release("b", clock)
+	g.release("b", 2, clock)
+	if vote("c", 4) {
+		t.Error("a release of an older term ends the promise")
+	}
+	g.release("b", 3, clock)
 	if !vote("c", 4) {
 		t.Error("no vote after the release")
 	}
@@ -87,12 +91,12 @@ func TestGuardTellsOfARelease(t *testing.T) {
 			return false
 		}
 	}
-	g.release("b", clock)
-	g.release("a", clock-1) // sent before the request
+	g.release("b", 1, clock)
+	g.release("a", 1, clock-1) // sent before the request
 	if isOver() {
 		t.Error("told of a release that ended nothing")
 	}
-	g.release("a", clock)
+	g.release("a", 1, clock)
 	if _, ok := g.beginVote("b", 2); !isOver() || !ok {
 		t.Errorf("not told, or bound: %t", ok)
 	}

@@ -14,8 +14,9 @@ import (
 // A pair of voters cannot replace one that is lost: nobody is elected without the vote
 // of both. That is what makes it safe for the leader to go on without the other, when
 // the operator prefers that (Config.Hold): as long as it has voted for nobody else,
-// there is no other leader, and while it promises itself its vote, there will be none.
-// What it needs of the other voter's grant elsewhere follows here from its own promise.
+// there is no other leader, and while it promises itself its vote, and names no heir,
+// there will be none. What it needs of the other voter's grant elsewhere follows here
+// from its own promise.
 
 // pair reports whether exactly two vote, this node and another director, and nothing
 // else is under way. The configuration must be committed: a voter that has not heard
@@ -65,7 +66,7 @@ func (n *Node) holdLease() bool {
 	if until > l.until {
 		l.until = until
 		n.tenures.leased(n.cfg.Now())
-		n.cfg.OnLease(until)
+		n.tellLease(until)
 	}
 	return true
 }
@@ -83,10 +84,10 @@ func (n *Node) tellHolding(holds bool) {
 // mayHold reports whether there is a lease to go on with.
 func (l *lease) mayHold() bool { return l.until != 0 && !l.released && !l.grows && !l.over }
 
-// holds reports whether this node goes on as the holder of a lease although it does
-// not lead.
+// holds reports whether this node, which does not lead, goes on as the holder of a
+// lease.
 func (n *Node) holds() bool {
-	if !n.cfg.Hold || n.isLeader() || !n.pair() {
+	if !n.cfg.Hold || !n.pair() {
 		return false
 	}
 	n.lease.mu.Lock()

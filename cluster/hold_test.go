@@ -8,14 +8,18 @@ import (
 )
 
 // pair returns a formed cluster of two that hold, the one with the lease first.
-func pair(t *testing.T) (*bed, *watch, []*running) {
+func pair(t *testing.T, tweaks ...func(*Config)) (*bed, *watch, []*running) {
 	t.Helper()
 	w := &watch{t: t, until: map[string]time.Duration{}}
 	b := newBed(t, 2)
 	var nodes []*running
 	for i := range 2 {
 		cfg := b.config(i+1, 2)
-		cfg.Profile, cfg.OnLease, cfg.Hold = leaseProfile, w.onLease(cfg.Node), true
+		cfg.Profile, cfg.Hold = leaseProfile, true
+		for _, tweak := range tweaks {
+			tweak(&cfg)
+		}
+		w.see(&cfg)
 		nodes = append(nodes, b.run(cfg))
 	}
 	formed(t, nodes...)
@@ -82,7 +86,8 @@ func TestThreeDoNotHold(t *testing.T) {
 	t.Parallel()
 	b, w, nodes := pair(t)
 	cfg := b.config(3, 0)
-	cfg.Profile, cfg.OnLease, cfg.Hold = leaseProfile, w.onLease(cfg.Node), true
+	cfg.Profile, cfg.Hold = leaseProfile, true
+	w.see(&cfg)
 	nodes = append(nodes, b.run(cfg))
 	formed(t, nodes...)
 	former, _ := w.held()
@@ -111,6 +116,42 @@ func TestPairMoves(t *testing.T) {
 	}
 }
 
+// TestAHolderGivesUpWhatItHeld: it leads again, but is less fit than the other, so that
+// it gives leadership away without a lease of this term. What it still has from before
+// must be taken back first.
+func TestAHolderGivesUpWhatItHeld(t *testing.T) {
+	t.Parallel()
+	c := &clinic{fitness: map[string]Fitness{}}
+	_, w, nodes := pair(t, func(cfg *Config) { cfg.Fitness = c.of(cfg.Node) })
+	holder, other := nodes[0], nodes[1]
+	holder.cut()
+	other.cut()
+	eventually(t, "it holds", func() bool { return holder.State().Holds }, nodes...)
+	c.set(holder.cfg.Node, 4)
+	holder.isCut.Store(false)
+	other.isCut.Store(false)
+	awaitHolder(t, w, holder.cfg.Node, nodes)
+}
+
+// TestAHolderHasNoHeir: the one that it had chosen before they were cut off may have its
+// vote no more.
+func TestAHolderHasNoHeir(t *testing.T) {
+	t.Parallel()
+	_, _, nodes := pair(t)
+	holder, other := nodes[0], nodes[1]
+	p := holder.beginPass(t.Context(), holder.book.get(other.ID()), "a test")
+	holder.cut()
+	other.cut()
+	eventually(t, "it holds", func() bool { return holder.State().Holds }, nodes...)
+	if holder.guard.bindsVote(other.ID()) > 0 {
+		t.Error("the heir gets no vote")
+	}
+	holder.endPass(p)
+	if holder.guard.bindsVote(other.ID()) == 0 {
+		t.Error("one that is no heir any more gets a vote")
+	}
+}
+
 func TestGuardHold(t *testing.T) {
 	raftTerm := func() uint64 { return 3 }
 	for name, tt := range map[string]struct {
@@ -126,7 +167,7 @@ func TestGuardHold(t *testing.T) {
 			*now += time.Hour
 			g.grant("other", 4, *now, time.Second, "", raftTerm)
 		}, false},
-		"a release": {func(g *guard, now *time.Duration) { g.release("self", *now) }, false},
+		"a release": {func(g *guard, now *time.Duration) { g.release("self", 3, *now) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := time.Second

@@ -145,7 +145,7 @@ func (n *Node) giveAway(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	n.log.Info("another director is fitter to lead", "node", best.Name, "reason", own.why())
-	if err := n.transferTo(ctx, best, n.cfg.Node+": "+own.why()); err != nil {
+	if err := n.transferTo(best, n.cfg.Node+": "+own.why()); err != nil {
 		n.log.Warn("leadership stays with a director that is less fit", "fitter", best.Name, "reason", own.why(), "error", err)
 		n.keepUntil = time.Now().Add(stuckTimeout << min(n.attempts, 4)) // raft still works on it
 		n.attempts++
@@ -218,10 +218,11 @@ func (n *Node) caughtUp(lastIndex uint64) bool {
 	return lastIndex+caughtUpGap >= n.raft.Load().LastIndex()
 }
 
-// transferTo hands leadership to a voter; why is in words. When ctx ends first, the
-// transfer may still happen.
-func (n *Node) transferTo(ctx context.Context, e entry, why string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*n.cfg.Profile.Election+askTimeout)
+// transferTo hands leadership to a voter; why is in words. It ends with this node, and
+// within passTime; the transfer may still happen then.
+func (n *Node) transferTo(e entry, why string) error {
+	// Whoever asked may go away: once begun, it comes to an end.
+	ctx, cancel := context.WithTimeout(n.work, n.passTime())
 	defer cancel()
 	r := n.raft.Load()
 	s, ok := n.server(e.ID)
@@ -248,9 +249,15 @@ func (n *Node) transferTo(ctx context.Context, e entry, why string) error {
 	return nil
 }
 
+// passTime bounds a transfer: for the log, for the heir to be known, for raft, which may
+// take two elections, and for the lease.
+func (n *Node) passTime() time.Duration {
+	return 2*askTimeout + 2*n.cfg.Profile.Election + n.cfg.Profile.Lease
+}
+
 // awaitLog returns when the member e has what is in this leader's log now. Raft
-// would wait for that too, but by then nobody owns the VIPs. One that takes long, or
-// does not answer, is left to raft.
+// would wait for that too, but refuses writes meanwhile. One that takes long, or does
+// not answer, is left to raft.
 func (n *Node) awaitLog(ctx context.Context, e entry) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

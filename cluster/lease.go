@@ -15,9 +15,9 @@ import (
 	"github.com/ipvs-ha/ipvs-ha/timing"
 )
 
-// A lease is the leader's half: while it runs, no other node can be leader, whatever
-// anybody believes. It counts from before the newest request that a majority has
-// granted was sent.
+// A lease is the leader's half: while it runs, no other node has one, whatever anybody
+// believes. It counts from before the newest request that a majority has granted was
+// sent.
 type lease struct {
 	mu       sync.Mutex
 	term     uint64                   // what follows is of this term
@@ -28,6 +28,7 @@ type lease struct {
 	since    time.Duration            // when this node saw that it leads in term
 	prepares bool                     // not asked for yet: see prepare
 	until    time.Duration            // 0 = never held in term
+	served   time.Duration            // what OnLease was told last, of whatever term
 	pass     *pass                    // of the leadership of term; nil: none
 	released bool                     // given away: neither asked for nor taken any more
 	grows    bool                     // a third voter may be on its way: see endHold
@@ -46,7 +47,8 @@ type leaseRequest struct {
 }
 
 type leaseRelease struct {
-	Sent time.Duration `json:"sent"` // as in leaseRequest
+	Term uint64        `json:"term"` // as in leaseRequest
+	Sent time.Duration `json:"sent"`
 }
 
 // runLease keeps this node's lease while it leads, and has it succeed a leader whose
@@ -131,9 +133,11 @@ func (n *Node) leaseRound(ctx context.Context, term uint64, asked *sync.WaitGrou
 	if l.pass != nil {
 		request.Heir, request.Why = l.pass.heir, l.pass.why
 	}
-	if _, ok := n.guard.grant(n.id, term, now, length, request.Heir, n.raft.Load().CurrentTerm); ok {
+	if wait, ok := n.guard.grant(n.id, term, now, length, request.Heir, n.raft.Load().CurrentTerm); ok {
 		l.granted[n.id] = now
 		l.knows(n.id, request.Heir)
+	} else if wait > 0 {
+		time.AfterFunc(wait, func() { ping(n.pingLease) })
 	}
 	others, _ := n.otherVoters()
 	for _, s := range others {
@@ -173,6 +177,7 @@ func (n *Node) askGrant(ctx context.Context, s raft.Server, request leaseRequest
 	}
 	said.Fitness = said.bounded()
 	if said.Passed {
+		n.guard.release(string(s.ID), request.Term, 0) // all that it had before that term
 		n.tenures.freed(n.nameOf(string(s.ID)), n.cfg.Now())
 	}
 	n.lease.mu.Lock()
@@ -188,6 +193,9 @@ func (n *Node) askGrant(ctx context.Context, s raft.Server, request leaseRequest
 	n.lease.mu.Unlock()
 	if err == nil {
 		n.renewLease(request.Term)
+		if n.cfg.Now()-sent > n.cfg.Profile.Lease/timing.Requests { // it waited for another promise's end, and is old
+			ping(n.pingLease)
+		}
 	}
 }
 
@@ -238,7 +246,7 @@ func (n *Node) answerRelease(from string, body []byte) error {
 	if err := json.Unmarshal(body, &release); err != nil {
 		return err
 	}
-	n.guard.release(from, release.Sent)
+	n.guard.release(from, release.Term, release.Sent)
 	n.tenures.freed(n.nameOf(from), n.cfg.Now())
 	ping(n.pingLease) // this node leads already, and waits for the end of its promise
 	return nil
@@ -286,7 +294,7 @@ func (n *Node) renewLease(term uint64) {
 		}
 		l.until = until
 		n.tenures.leased(now)
-		n.cfg.OnLease(until) // under the lock, so that the newest is the last
+		n.tellLease(until)
 	}
 	l.mu.Unlock()
 }
@@ -312,5 +320,12 @@ func (n *Node) holdsBack(own Fitness, voters []string) bool {
 func (n *Node) loseLease() {
 	n.lease.mu.Lock()
 	defer n.lease.mu.Unlock()
-	n.cfg.OnLease(0)
+	n.tellLease(0)
+}
+
+// tellLease tells until when this node has the lease, 0: it has none. lease.mu is held,
+// so that the newest word is the last.
+func (n *Node) tellLease(until time.Duration) {
+	n.lease.served = until
+	n.cfg.OnLease(until)
 }

@@ -31,15 +31,29 @@ type watch struct {
 	all    []string // holders, in order
 }
 
+// see has w see the leases of the node that c configures.
+func (w *watch) see(c *Config) {
+	node, release := c.Node, c.BeforeRelease
+	c.OnLease = w.onLease(node)
+	c.BeforeRelease = func(ctx context.Context) error {
+		if release != nil {
+			if err := release(ctx); err != nil {
+				return err
+			}
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.until[node] = min(w.until[node], boottime.Now())
+		return nil
+	}
+}
+
 func (w *watch) onLease(node string) func(time.Duration) {
 	return func(until time.Duration) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		now := boottime.Now()
-		if until == 0 {
-			if w.until[node] > now {
-				w.until[node] = now
-			}
+		if until == 0 { // what it allowed may go on until BeforeRelease has ended, or the lease
 			return
 		}
 		for other, end := range w.until {
@@ -77,10 +91,11 @@ func leased(t *testing.T, tweak func(*Config)) (*bed, *watch, []*running) {
 	t.Helper()
 	w := &watch{t: t, until: map[string]time.Duration{}}
 	b, nodes := three(t, func(c *Config) {
-		c.Profile, c.OnLease = leaseProfile, w.onLease(c.Node)
+		c.Profile = leaseProfile
 		if tweak != nil {
 			tweak(c)
 		}
+		w.see(c)
 	})
 	awaitHolder(t, w, "", nodes)
 	leader, followers := leaderOf(nodes...)
@@ -144,7 +159,6 @@ func TestTransferReleasesTheLease(t *testing.T) {
 	awaitHolder(t, w, former, nil)
 }
 
-// TestAFollowerThatWasAwayMovesNothing: it did not hear the leader, and others did.
 // TestOneHandOver: a leader that stops is unfit too, and gives leadership away once.
 func TestOneHandOver(t *testing.T) {
 	t.Parallel()
@@ -267,6 +281,7 @@ func TestTransferWaitsForNobody(t *testing.T) {
 	}
 }
 
+// TestAFollowerThatWasAwayMovesNothing: it did not hear the leader, and others did.
 func TestAFollowerThatWasAwayMovesNothing(t *testing.T) {
 	t.Parallel()
 	_, w, nodes := leased(t, nil)
@@ -318,7 +333,8 @@ func TestLeaseOfOne(t *testing.T) {
 	w := &watch{t: t, until: map[string]time.Duration{}}
 	b := newBed(t, 1)
 	cfg := b.config(1, 1)
-	cfg.Profile, cfg.OnLease = leaseProfile, w.onLease(cfg.Node)
+	cfg.Profile = leaseProfile
+	w.see(&cfg)
 	r := b.run(cfg)
 	awaitHolder(t, w, "", []*running{r})
 	r.kill()

@@ -465,21 +465,27 @@ func (n *Node) observe(ctx context.Context) error {
 }
 
 // handOver gives leadership away before this node stops, so that nobody has to
-// notice its end. It does so where all transfers are made, one at a time: that another
-// one is refused would be taken for the end of the first, and the lease taken up again.
+// notice its end. It does so where all transfers are made, one at a time, and waits for
+// one that is under way.
 func (n *Node) handOver() {
 	n.leaving.Store(true)
-	ctx, cancel := context.WithTimeout(n.work, 2*n.cfg.Profile.Election+2*askTimeout)
+	ctx, cancel := context.WithTimeout(n.work, n.passTime()+2*askTimeout)
 	defer cancel()
 	_, err := inLead(ctx, n, func(ctx context.Context) (struct{}, error) {
 		best, ok := n.bestVoter(ctx, true)
 		if !ok || !n.isLeader() {
 			return struct{}{}, nil
 		}
-		return struct{}{}, n.transferTo(ctx, best.entry, n.cfg.Node+" stops")
+		return struct{}{}, n.transferTo(best.entry, n.cfg.Node+" stops")
 	})
 	if err != nil && n.isLeader() {
 		n.log.Warn("this node stops as leader", "error", err)
+	}
+	n.lease.mu.Lock()
+	p := n.lease.pass
+	n.lease.mu.Unlock()
+	if p != nil && !n.isLeader() {
+		n.awaitPass(ctx, p)
 	}
 }
 

@@ -77,7 +77,7 @@ func (n *Node) transferHere(ctx context.Context, who string) ([]byte, error) {
 		if err := mayLead(director, own); err != nil {
 			return nil, err
 		}
-		return []byte(director.ID), n.transferTo(ctx, director.entry, byOperator)
+		return []byte(director.ID), n.transferTo(director.entry, byOperator)
 	}
 	s, e, err := n.find(who)
 	switch {
@@ -102,7 +102,7 @@ func (n *Node) transferHere(ctx context.Context, who string) ([]byte, error) {
 	if err := mayLead(h, own); err != nil {
 		return nil, err
 	}
-	return []byte(e.ID), n.transferTo(ctx, e, byOperator)
+	return []byte(e.ID), n.transferTo(e, byOperator)
 }
 
 // mayLead refuses a director that is less fit than the leader, which would get
@@ -124,7 +124,7 @@ func (n *Node) removeHere(ctx context.Context, who string) error {
 		if !ok {
 			return fmt.Errorf("%w: %s leads, and no other voter answers", ErrRefused, e.Name)
 		}
-		if err := n.transferTo(ctx, best.entry, e.Name+" is to be removed"); err != nil {
+		if err := n.transferTo(best.entry, e.Name+" is to be removed"); err != nil {
 			return err
 		}
 		return fmt.Errorf("%w: leadership was given to %s first", errAgain, best.Name)

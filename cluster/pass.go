@@ -28,13 +28,19 @@ type pass struct {
 // after askTimeout.
 func (n *Node) beginPass(ctx context.Context, e entry, why string) *pass {
 	p := &pass{heir: e.ID, name: e.Name, why: why, done: make(chan struct{}), told: map[string]bool{}}
-	n.lease.mu.Lock()
-	n.lease.pass = p
-	n.lease.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	ping(n.pingLease)
-	for n.cfg.Profile.Lease != 0 && !n.knowHeir(p) && n.isLeader() {
+	for named := false; n.cfg.Profile.Lease != 0 && !n.knowHeir(p); {
+		term, leads := n.leading()
+		if !leads {
+			return p
+		}
+		n.lease.mu.Lock()
+		if !named && n.lease.term == term { // else the first round of this term is still to come
+			n.lease.pass, named = p, true
+			ping(n.pingLease)
+		}
+		n.lease.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return p
@@ -44,8 +50,10 @@ func (n *Node) beginPass(ctx context.Context, e entry, why string) *pass {
 	return p
 }
 
-// passInterval is between two looks at a transfer under way, while the leader serves.
-const passInterval = 5 * time.Millisecond
+const (
+	passInterval = 5 * time.Millisecond   // between two looks at a transfer under way, while the leader serves
+	passLinger   = 100 * time.Millisecond // for the voters to hear that the lease was given up
+)
 
 // knowHeir reports whether the heir of p and every voter that still answers know of it.
 func (n *Node) knowHeir(p *pass) bool {
@@ -66,6 +74,7 @@ func (n *Node) endPass(p *pass) {
 	if n.lease.pass == p {
 		n.lease.pass = nil
 	}
+	n.guard.disown(n.id, p.heir) // the others hear with the next request, if this node leads on
 	ping(n.pingLease)
 }
 
@@ -99,7 +108,7 @@ func (n *Node) passes() bool {
 	n.lease.mu.Lock()
 	defer n.lease.mu.Unlock()
 	l := &n.lease
-	return l.pass != nil && !l.released && !l.over && n.cfg.Now() < l.until && !n.isLeader()
+	return l.pass != nil && !l.released && !l.over && n.cfg.Now() < l.served
 }
 
 // passOn gives the lease up when from, the leader of term, is the heir. BeforeRelease
@@ -114,29 +123,25 @@ func (n *Node) passOn(from string, term uint64) (passed bool) {
 		return false
 	}
 	l.released = true
-	had := l.until != 0
-	n.tenures.lost(n.cfg.Now(), Tenure{Fall: Given, Heir: p.name, Why: p.why})
-	n.cfg.OnLease(0)
+	release := leaseRelease{Term: l.term, Sent: n.cfg.Now()}
+	n.tenures.lost(release.Sent, Tenure{Fall: Given, Heir: p.name, Why: p.why})
+	n.tellLease(0)
 	l.mu.Unlock()
-	if had {
-		if err := n.cfg.BeforeRelease(n.work); err != nil {
-			n.log.Warn("the lease is not given up but runs out", "error", err)
-			close(p.done)
-			return false
-		}
+	body, err := json.Marshal(release)
+	if err == nil {
+		err = n.cfg.BeforeRelease(n.work)
 	}
-	sent := n.cfg.Now()
-	n.guard.release(n.id, sent)
-	body, err := json.Marshal(leaseRelease{Sent: sent})
 	if err != nil {
+		n.log.Warn("the lease is not given up but runs out", "error", err)
 		close(p.done)
-		return true
+		return false
 	}
+	n.guard.release(n.id, release.Term, release.Sent)
 	var told sync.WaitGroup
 	others, _ := n.otherVoters()
 	for _, s := range others {
 		told.Go(func() { // lost: the lease waits for the promise's end
-			ctx, cancel := context.WithTimeout(n.work, askTimeout)
+			ctx, cancel := context.WithTimeout(n.work, passLinger)
 			defer cancel()
 			_, _ = n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodRelease}, body)
 		})

@@ -57,7 +57,9 @@ func (n *Node) State() State {
 	leader := n.leader()
 	state.Leader, state.LeaderName = leader.ID, cmp.Or(leader.Name, leader.ID)
 	state.Term, state.IsLeader = n.leading()
-	state.Holds, state.Passes = n.holds(), n.passes()
+	if !state.IsLeader {
+		state.Holds, state.Passes = n.holds(), n.passes()
+	}
 	state.Raft = strings.ToLower(r.State().String())
 	if state.Raft == "shutdown" {
 		state.Raft = "stopped"

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A Tenure is one time for which this node leads and holds a lease: how it began and
-// how it ended. Its times are since boot; 0 = not, or not known.
+// A Tenure is one time for which this node has the lease: how it began and how it
+// ended. Its times are since boot; 0 = not, or not known.
 type Tenure struct {
 	Term    uint64
 	Rise    Rise

@@ -54,9 +54,12 @@ func (n *Node) runVotes(ctx context.Context) error {
 // names its heir says so while that one asks already: either may come first.
 func (n *Node) holdVote(ctx context.Context, rpc raft.RPC, request *raft.RequestVoteRequest) {
 	candidate := string(request.ID)
-	early := n.guard.early()
-	wait, ok := n.guard.beginVote(candidate, request.Term)
-	for renewed := false; !ok; {
+	for renewed := false; ; {
+		early := n.guard.early()
+		wait, ok := n.guard.beginVote(candidate, request.Term)
+		if ok {
+			break
+		}
 		if renewed {
 			rpc.Respond(&raft.RequestVoteResponse{RPCHeader: n.rpcHeader()}, nil)
 			return
@@ -65,7 +68,6 @@ func (n *Node) holdVote(ctx context.Context, rpc raft.RPC, request *raft.Request
 		select {
 		case <-ctx.Done():
 		case <-early:
-			early = nil
 		case <-timer.C:
 			renewed = true
 		}
@@ -73,7 +75,6 @@ func (n *Node) holdVote(ctx context.Context, rpc raft.RPC, request *raft.Request
 		if ctx.Err() != nil {
 			return
 		}
-		wait, ok = n.guard.beginVote(candidate, request.Term)
 	}
 	answer := make(chan raft.RPCResponse, 1)
 	if !n.toRaft(ctx, raft.RPC{Command: request, RespChan: answer}) {

@@ -28,7 +28,7 @@ const (
 // A Profile is a set of timings that fit together. All members of a cluster use
 // the same one.
 type Profile struct {
-	// Lease is how long a leader is certainly the only one after a majority has
+	// Lease is how long a leader certainly has the only lease after a majority has
 	// granted its request; it asks Requests times as often. 0: no leases, and
 	// successors wait for raft's timers.
 	Lease time.Duration `json:"lease"`

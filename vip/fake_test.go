@@ -38,6 +38,7 @@ type fakeHost struct {
 	delay     map[string]time.Duration // before an op takes effect
 	look      func()
 	heard     heard
+	permitted func() // called before a permit is given; nil: nobody is
 }
 
 func newHost() *fakeHost {
@@ -203,6 +204,9 @@ func (h *fakeHost) Change(cover, uncover []netip.Addr) error {
 }
 
 func (h *fakeHost) Permit(d time.Duration) error {
+	if h.permitted != nil {
+		h.permitted()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.do("permit %s", d); err != nil {
@@ -304,6 +308,11 @@ func (h *fakeHost) keeper(t *testing.T, dir string) (k *Keeper, stop func()) {
 			fence: h, network: h, routes: h, wire: h, close: func() {},
 			watch: func(ctx context.Context, look func()) { h.look = look; <-ctx.Done() },
 		}, nil
+	}
+	h.permitted = func() {
+		if !k.Status().MayServe() {
+			t.Error("a permit is given, and the status says that nothing is served")
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

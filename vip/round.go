@@ -97,6 +97,11 @@ func (k *Keeper) hold(w wishes) {
 // there, and no packet for one that is not there yet gets as far as the fence.
 func (k *Keeper) promote() {
 	began := k.now()
+	// Who takes the lease back meanwhile must not hear that nothing is served; who did
+	// before is seen by newest.
+	k.mu.Lock()
+	k.status.Opening = true
+	k.mu.Unlock()
 	if !k.open(k.newest().until) {
 		return
 	}
@@ -112,17 +117,15 @@ func (k *Keeper) promote() {
 // yield makes this host no owner: the fence first, which somebody may wait for, then
 // the addresses.
 func (k *Keeper) yield(w wishes) {
-	if k.resign() {
-		k.publish()
-	}
+	k.resign()
 	if k.due(w, false) || len(k.held) > 0 {
 		k.tend(w, false)
 	}
 }
 
-// resign shuts the fence, and reports whether this host was the owner.
-func (k *Keeper) resign() (was bool) {
-	was = k.owner
+// resign shuts the fence, if it is not, and says so at once: somebody may wait for it.
+func (k *Keeper) resign() {
+	was := k.owner
 	k.owner, k.schedule = false, nil
 	if k.built && k.fenceState != FenceShut {
 		k.shut()
@@ -130,8 +133,8 @@ func (k *Keeper) resign() (was bool) {
 	if was {
 		k.listenFor()
 		k.log.Info("this host is not the owner of the VIPs any more", "addresses", len(k.held))
+		k.publish()
 	}
-	return was
 }
 
 // meanwhile calls do, which asks the kernel about interfaces or addresses. All of

@@ -31,6 +31,7 @@ const (
 // never written to again.
 type Status struct {
 	Owner                bool         // the fence was opened and the lease has not ended since
+	Opening              bool         // it is about to be opened
 	Held                 []netip.Addr // addresses of ours on the host; at most MaxListed
 	HeldCount            int
 	Down                 []string // interfaces of VIPs that are missing, switched off or without carrier, sorted
@@ -44,6 +45,9 @@ type Status struct {
 	ErrorCount           int
 	Warnings             []string // what an operator should know, though nothing is refused
 }
+
+// MayServe reports whether packets for VIPs may be accepted here.
+func (s Status) MayServe() bool { return s.Owner || s.Opening }
 
 // Foreign is an announcement of an owner's address by somebody else.
 type Foreign struct {
@@ -116,7 +120,7 @@ func (k *Keeper) publish() {
 }
 
 func (s Status) equal(o Status) bool {
-	return s.Owner == o.Owner && slices.Equal(s.Held, o.Held) && s.HeldCount == o.HeldCount && slices.Equal(s.Down, o.Down) && s.Fence == o.Fence &&
+	return s.Owner == o.Owner && s.Opening == o.Opening && slices.Equal(s.Held, o.Held) && s.HeldCount == o.HeldCount && slices.Equal(s.Down, o.Down) && s.Fence == o.Fence &&
 		s.FenceRebuilt == o.FenceRebuilt && s.AddressesRepaired == o.AddressesRepaired &&
 		s.ForeignAnnouncements == o.ForeignAnnouncements && slices.Equal(s.Errors, o.Errors) && s.ErrorCount == o.ErrorCount
 }
