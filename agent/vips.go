@@ -73,9 +73,9 @@ func (a *Agent) onLease(until time.Duration) {
 	before := a.lease.Swap(int64(until))
 	if until > 0 {
 		a.warmAt.Store(1) // the connections are its own
-	}
-	if (before == 0) != (until == 0) {
-		a.wake()
+		if before == 0 {
+			a.wake()
+		}
 	}
 	a.pushVIPs()
 }

@@ -75,7 +75,7 @@ func TestLeaderWhoseDiskHangs(t *testing.T) {
 		t.Errorf("Run returned %v after the write, want at most %v", took, most)
 	}
 	w.mu.Lock()
-	if until := w.until[leader.cfg.Node]; until > began+took {
+	if until := w.told[leader.cfg.Node]; until > began+took {
 		t.Errorf("its lease goes on for %v", until-began-took)
 	}
 	w.mu.Unlock()

@@ -87,7 +87,7 @@ func (n *Node) runLead(ctx context.Context) error {
 			n.stuckSince.Store(nil)
 		}
 		n.promote(ctx)
-		n.giveAway(ctx)
+		n.giveAway()
 	}
 }
 
@@ -130,7 +130,7 @@ func (n *Node) promote(ctx context.Context) {
 
 // giveAway transfers leadership to a fitter director. A leader that cannot is one
 // all the same: it serves, and tries again later and less and less often.
-func (n *Node) giveAway(ctx context.Context) {
+func (n *Node) giveAway() {
 	own := n.fitness()
 	if own.Class == 0 {
 		n.attempts = 0
@@ -142,8 +142,6 @@ func (n *Node) giveAway(ctx context.Context) {
 	}
 	n.holdBack(n.cfg.Now() + n.cfg.Profile.Lease)
 	defer n.holdBack(0) // one attempt; then this node serves
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
 	n.log.Info("another director is fitter to lead", "node", best.Name, "reason", own.why())
 	if err := n.transferTo(best, n.cfg.Node+": "+own.why()); err != nil {
 		n.log.Warn("leadership stays with a director that is less fit", "fitter", best.Name, "reason", own.why(), "error", err)

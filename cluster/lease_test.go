@@ -24,8 +24,9 @@ type watch struct {
 	t *testing.T
 
 	mu     sync.Mutex
-	until  map[string]time.Duration
-	holder string // of the newest lease
+	told   map[string]time.Duration // by OnLease
+	until  map[string]time.Duration // what was allowed may go on
+	holder string                   // of the newest lease
 	since  time.Duration
 	moves  int
 	all    []string // holders, in order
@@ -53,6 +54,10 @@ func (w *watch) onLease(node string) func(time.Duration) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		now := boottime.Now()
+		if w.told == nil {
+			w.told = map[string]time.Duration{}
+		}
+		w.told[node] = until
 		if until == 0 { // what it allowed may go on until BeforeRelease has ended, or the lease
 			return
 		}

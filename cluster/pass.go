@@ -137,6 +137,7 @@ func (n *Node) passOn(from string, term uint64) (passed bool) {
 		return false
 	}
 	n.guard.release(n.id, release.Term, release.Sent)
+	n.cfg.OnChange() // it passes no more
 	var told sync.WaitGroup
 	others, _ := n.otherVoters()
 	for _, s := range others {
