@@ -17,7 +17,7 @@ on-lab    = IPVS_HA_BIN=$(CURDIR)/bin/ipvs-ha $(on-kernel)
 lab-files = --file $(CURDIR)/bin/ipvs-ha --file $(CURDIR)/e2e/demo
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint unit kernel e2e bench bench-failover bench-order bench-agent campaign guest fmt clean
+.PHONY: help build demo test lint unit kernel e2e bench bench-failover bench-order bench-agent steady campaign guest fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,7 @@ lint: ## go vet, staticcheck, gofumpt
 unit: ## all tests that need no privilege, with the race detector
 	@command -v gcc >/dev/null || e2e/guest/install
 	CGO_ENABLED=1 go test -race $(SELECT) ./...
+	$(if $(RUN),,$(MAKE) --no-print-directory steady MINUTES=1)
 
 kernel: guest ## the conformance suite, the converge loop and the VIPs on a real kernel
 	$(on-kernel) -timeout 10m -exec '$(GUEST) --timeout 600 --' ./kernel/... ./reconcile ./vip ./track
@@ -63,6 +64,10 @@ bench-failover: build ## ipvs-ha beside keepalived, in half an hour at most; pri
 
 bench-order: guest ## what a planned move loses, by the order of the sync daemons
 	$(on-lab) -run '^$$' -bench BenchmarkOrderOfDaemons -benchtime 4x -timeout 15m -exec '$(GUEST) --timeout 900 $(lab-files) --' ./e2e
+
+steady: MINUTES = 5
+steady: ## 200 changes a second for MINUTES, through all of three agents on this machine
+	IPVS_HA_STEADY=$(MINUTES)m bash -o pipefail -c 'go test -count=1 -v -run TestSteadyWrites ./agent | grep -v level='
 
 # One of its parts, changes, large or writes: make bench-agent PART=writes
 PART ?=

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,33 +16,8 @@ import (
 
 const (
 	sustainedRate    = 200 // changes a second
-	emulatedRate     = 25  // the same where an emulated processor carries three directors and the clients
 	sustainedClients = 16
 )
-
-// TestSustainedWrites writes steadily for a while: no write fails, and the leader stays.
-func TestSustainedWrites(t *testing.T) {
-	rate := sustainedRate
-	if strings.Contains(processor(t), "TCG") {
-		rate = emulatedRate
-	}
-	c := newAgents(t, "")
-	c.replace(sizedTable(1000, 1))
-	o := c.sustain(rate, 20*time.Second)
-	t.Logf("%.0f a second committed of %d; %s; memory at half the time %.0f MiB, at the end %.0f MiB", o.rate(), rate, percentiles(o.took), o.middle, o.last)
-	if err := errors.Join(o.failed...); err != nil {
-		t.Errorf("%d writes failed: %.2000v", len(o.failed), err)
-	}
-	if o.moved != nil {
-		t.Error(o.moved)
-	}
-	if o.rate() < 0.9*float64(rate) {
-		t.Errorf("%.0f a second were committed, want %d", o.rate(), rate)
-	}
-	if t.Failed() {
-		c.logs()
-	}
-}
 
 // sustained is what a time of steady writes came to.
 type sustained struct {
