@@ -64,7 +64,12 @@ func TestNoNeedlessMove(t *testing.T) {
 	for profile, trouble := range map[string]func(*lab) func(){"lan": busy, "wan": lossy} {
 		t.Run(profile, func(t *testing.T) {
 			t.Parallel()
-			l, _ := vipLab(t, "", func(*lab) string { return ", profile: " + profile })
+			l, _ := vipLab(t, "", func(l *lab) string {
+				for _, n := range l.nodes {
+					n.nice = -10 // as the unit file has it
+				}
+				return ", profile: " + profile
+			})
 			defer trouble(l)()
 			owner := l.settle()
 			terms := l.terms()
