@@ -217,12 +217,17 @@ func (r *running) cuttable(dial func(context.Context, string, string) (net.Conn,
 			return conn, nil
 		}
 		conn, err := dial(ctx, id, address)
-		if err == nil {
-			r.mu.Lock()
-			r.conns = append(r.conns, conn)
-			r.mu.Unlock()
+		if err != nil {
+			return nil, err
 		}
-		return conn, err
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.isCut.Load() { // meanwhile
+			conn.Close()
+			return nil, errors.New("cut off")
+		}
+		r.conns = append(r.conns, conn)
+		return conn, nil
 	}
 }
 
