@@ -50,6 +50,11 @@ func (f Fitness) bounded() Fitness {
 	return f
 }
 
+// bounded returns a reason within its limits, whoever said it.
+func bounded(reason string) string {
+	return strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "")
+}
+
 // why is f's reasons as one sentence.
 func (f Fitness) why() string { return strings.Join(f.Reasons, "; ") }
 
@@ -108,6 +113,7 @@ type report struct {
 	Fitness
 	LastIndex uint64        `json:"last_index"`       // of its log
 	Passed    bool          `json:"passed,omitempty"` // it had the lease, and has just given it up for this one
+	Why       string        `json:"why,omitempty"`    // in words
 	at        time.Duration // when the request was sent
 }
 

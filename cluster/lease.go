@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -178,7 +177,7 @@ func (n *Node) askGrant(ctx context.Context, s raft.Server, request leaseRequest
 	said.Fitness = said.bounded()
 	if said.Passed {
 		n.guard.release(string(s.ID), request.Term, 0) // all that it had before that term
-		n.tenures.freed(n.nameOf(string(s.ID)), n.cfg.Now())
+		n.tenures.freed(n.nameOf(string(s.ID)), bounded(said.Why), n.cfg.Now())
 	}
 	n.lease.mu.Lock()
 	if n.lease.term == request.Term {
@@ -209,7 +208,7 @@ func (n *Node) answerLease(ctx context.Context, from string, body []byte) ([]byt
 	if request.Length > n.identity.get().Promised {
 		return nil, fmt.Errorf("%w: a lease of %s is longer than the %s that this node may promise; all nodes need the same timings", ErrRefused, request.Length, n.identity.get().Promised)
 	}
-	passed := n.passOn(from, request.Term)
+	why, passed := n.passOn(from, request.Term)
 	early := n.guard.early()
 	for {
 		wait, ok := n.guard.grant(from, request.Term, request.Sent, request.Length, request.Heir, n.raft.Load().CurrentTerm)
@@ -232,10 +231,10 @@ func (n *Node) answerLease(ctx context.Context, from string, body []byte) ([]byt
 		}
 	}
 	if request.Heir == n.id {
-		n.tenures.chosen(n.nameOf(from), strings.ToValidUTF8(request.Why[:min(len(request.Why), maxReason)], ""))
+		n.tenures.chosen(n.nameOf(from), bounded(request.Why))
 	}
 	n.told.Store(&request.Fitness)
-	said := report{Fitness: n.standing(), LastIndex: n.raft.Load().LastIndex(), Passed: passed}
+	said := report{Fitness: n.standing(), LastIndex: n.raft.Load().LastIndex(), Passed: passed, Why: why}
 	said.Reasons = nil
 	return json.Marshal(said)
 }
@@ -247,7 +246,7 @@ func (n *Node) answerRelease(from string, body []byte) error {
 		return err
 	}
 	n.guard.release(from, release.Term, release.Sent)
-	n.tenures.freed(n.nameOf(from), n.cfg.Now())
+	n.tenures.freed(n.nameOf(from), "", n.cfg.Now())
 	ping(n.pingLease) // this node leads already, and waits for the end of its promise
 	return nil
 }

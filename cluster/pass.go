@@ -113,14 +113,14 @@ func (n *Node) passes() bool {
 
 // passOn gives the lease up when from, the leader of term, is the heir. BeforeRelease
 // must have taken back what the lease allowed. The voters are told meanwhile, so that
-// one that does not answer holds nobody up. It reports whether that is so now.
-func (n *Node) passOn(from string, term uint64) (passed bool) {
+// one that does not answer holds nobody up. It reports whether that is so now, and why.
+func (n *Node) passOn(from string, term uint64) (why string, passed bool) {
 	l := &n.lease
 	l.mu.Lock()
 	p := l.pass
 	if p == nil || p.heir != from || l.released || term <= l.term {
 		l.mu.Unlock()
-		return false
+		return "", false
 	}
 	l.released = true
 	release := leaseRelease{Term: l.term, Sent: n.cfg.Now()}
@@ -134,7 +134,7 @@ func (n *Node) passOn(from string, term uint64) (passed bool) {
 	if err != nil {
 		n.log.Warn("the lease is not given up but runs out", "error", err)
 		close(p.done)
-		return false
+		return "", false
 	}
 	n.guard.release(n.id, release.Term, release.Sent)
 	n.cfg.OnChange() // it passes no more
@@ -148,7 +148,7 @@ func (n *Node) passOn(from string, term uint64) (passed bool) {
 		})
 	}
 	go func() { told.Wait(); close(p.done) }()
-	return true
+	return p.why, true
 }
 
 // prepare has this node, just elected in term while its predecessor still serves, get

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"sync"
 	"time"
 )
@@ -95,12 +96,13 @@ func (t *tenures) called(former string, now time.Duration) {
 	t.next.Rise, t.next.Stood = Handover, now
 }
 
-// freed notes that former, which has made this node leader, has given its lease up.
-func (t *tenures) freed(former string, now time.Duration) {
+// freed notes that former, which has made this node leader, has given its lease up, and
+// why, if it says so now.
+func (t *tenures) freed(former, reason string, now time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c := &t.current; c.Rise == Handover && c.Former == former && c.Leased == 0 {
-		c.Freed = now
+		c.Freed, c.Reason = now, cmp.Or(c.Reason, reason)
 	}
 }
 

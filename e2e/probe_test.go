@@ -258,16 +258,35 @@ func (p *probe) forget() {
 	p.accepts = nil
 }
 
-// awaitOwner waits for an owner other than former.
+// awaitOwner waits for an owner other than former, until it has stayed that for stay.
 func (p *probe) awaitOwner(l *lab, former string) (owner string) {
 	p.t.Helper()
 	l.await("owner of the VIP that is not "+former, func() error {
-		if owner = p.owner(); owner == "" || owner == former {
+		if owner = p.owner(); owner == "" || owner == former || p.stayed() < stay {
 			return fmt.Errorf("owner %q", owner)
 		}
 		return nil
 	})
 	return owner
+}
+
+// stay is how long a role stays with one director: who takes a request before and after
+// others within less has not owned the VIP twice, but all the time.
+const stay = 150 * time.Millisecond
+
+// stayed returns for how long requests were taken by the director that has taken the
+// last one alone.
+func (p *probe) stayed() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := len(p.accepts) - 1
+	for i > 0 && p.accepts[i-1].director == p.accepts[i].director {
+		i--
+	}
+	if i < 0 {
+		return 0
+	}
+	return p.accepts[len(p.accepts)-1].sent.Sub(p.accepts[i].sent)
 }
 
 // moves returns, for each change of the owner, how long nobody accepted, and how many
@@ -278,14 +297,13 @@ func (p *probe) moves() (gaps []time.Duration, overlap int) {
 	accepts := slices.Clone(p.accepts)
 	p.mu.Unlock()
 	slices.SortStableFunc(accepts, func(a, b acceptance) int { return a.sent.Compare(b.sent) })
-	const window = 150 * time.Millisecond // less than a role stays with one
 	for i, a := range accepts {
 		if i > 0 && accepts[i-1].director != a.director {
 			gaps = append(gaps, a.sent.Sub(accepts[i-1].sent))
 		}
 		other := false // somebody else has taken one sent after a
 		for _, b := range accepts[i+1:] {
-			if b.sent.Sub(a.sent) > window {
+			if b.sent.Sub(a.sent) > stay {
 				break
 			}
 			switch {
