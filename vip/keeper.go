@@ -51,7 +51,6 @@ type Keeper struct {
 	lookAt       time.Duration    // when the next look is due
 	looked       time.Duration    // when the last one was
 	fenceRebuilt uint64
-	distrust     time.Duration // boot time until which somebody may remove the fence again
 	repaired     uint64
 	lastRepaired netip.Addr
 	foreignCount uint64
@@ -72,7 +71,6 @@ type wishes struct {
 	all     []Address
 	version uint64 // of all; 0 = Set was not called yet
 	until   time.Duration
-	spare   time.Duration // of what was left when Set was called: see distrust
 }
 
 // parts are the ways to the kernel.
@@ -152,29 +150,16 @@ func (k *Keeper) Set(all []Address, until time.Duration) {
 		k.wishes.all = slices.Clone(all)
 		k.wishes.version++
 	}
-	k.wishes.until, k.wishes.spare = until, max(until-k.now(), 0)/spareShare
+	k.wishes.until = until
 	k.mu.Unlock()
 	k.ping()
 }
 
-// newest returns what Set said last. While the fence cannot be relied on, this process
-// must end what it allows by itself, and begins with that earlier.
 func (k *Keeper) newest() wishes {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	w := k.wishes
-	if k.now() < k.distrust {
-		w.until -= w.spare
-	}
-	return w
+	return k.wishes
 }
-
-const (
-	// distrustTime is for how long a fence is not relied on of which somebody else has
-	// removed a part: it may be gone again when the lease ends.
-	distrustTime = 10 * time.Second
-	spareShare   = 5 // of a lease, that an owner does without then
-)
 
 func (k *Keeper) ping() {
 	select {

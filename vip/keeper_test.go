@@ -262,43 +262,11 @@ func TestRepairs(t *testing.T) {
 		h.mu.Unlock()
 		time.Sleep(lookEvery)
 		got := h.take("announce", "renew")
-		if len(got) != 2 || got[0] != "build [10.9.0.100 2001:db8::100]" || !strings.HasPrefix(got[1], "permit 47m5") {
+		if len(got) != 2 || got[0] != "build [10.9.0.100 2001:db8::100]" || !strings.HasPrefix(got[1], "permit 59m5") {
 			t.Errorf("after the fence was removed: %v", got)
 		}
 		if s := k.Status(); s.AddressesRepaired != 1 || s.FenceRebuilt != 1 || !s.Owner {
 			t.Errorf("%+v, want one repair of each", s)
-		}
-	})
-}
-
-// TestAFenceThatMayGoAgain is not relied on: the owner ends what it does before the lease
-// does, and takes all of it again when it is left in peace.
-func TestAFenceThatMayGoAgain(t *testing.T) {
-	const length = 300 * time.Millisecond
-	bubble(t, nil, func(h *fakeHost, k *Keeper) {
-		all := addresses(vip4)
-		own(h, k, length, all...)
-		h.mu.Lock()
-		h.covered = nil
-		h.mu.Unlock()
-		time.Sleep(length / 2)
-		end := h.now() + length
-		k.Set(all, end)
-		synctest.Wait()
-		if s := k.Status(); s.FenceRebuilt != 1 || !s.Owner {
-			t.Fatalf("%+v, want the fence built anew", s)
-		}
-		time.Sleep(end - length/spareShare - h.now() + time.Millisecond)
-		synctest.Wait()
-		if k.Status().Owner || h.has(vip4) {
-			t.Errorf("it serves %v before the end of its lease", end-h.now())
-		}
-		time.Sleep(distrustTime)
-		own(h, k, length, all...)
-		time.Sleep(length - 2*time.Millisecond)
-		synctest.Wait()
-		if !k.Status().Owner {
-			t.Error("it still ends before its lease")
 		}
 	})
 }

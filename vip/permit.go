@@ -105,7 +105,6 @@ func (k *Keeper) raise() bool {
 		return true
 	}
 	k.fenceRebuilt++
-	k.distrust = k.now() + distrustTime
 	k.log.Warn("somebody removed the fence or a part of it: it is built anew", "error", err)
 	return k.build()
 }

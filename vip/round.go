@@ -181,12 +181,12 @@ func (k *Keeper) due(w wishes, active bool) bool {
 // next returns how long there is nothing to do, unless something happens.
 func (k *Keeper) next() time.Duration {
 	at := k.lookAt
-	if k.active {
-		at = min(at, k.newest().until)
-	}
 	k.mu.Lock()
 	if k.hint {
 		at = min(at, k.looked+lookGap)
+	}
+	if k.active {
+		at = min(at, k.wishes.until)
 	}
 	k.mu.Unlock()
 	if k.owner {
