@@ -77,8 +77,10 @@ func (k *Keeper) permit(until time.Duration) bool {
 // shut ends the permit.
 func (k *Keeper) shut() {
 	err := k.fence.Shut()
-	if isGone(err) {
-		k.raise()
+	if isGone(err) { // to build it anew takes longer than to take the addresses away
+		k.built, k.until = false, 0
+		k.noteRebuild(err)
+		k.setFence(FenceUnknown)
 		return
 	}
 	if err != nil {
@@ -104,9 +106,13 @@ func (k *Keeper) raise() bool {
 	if err == nil {
 		return true
 	}
+	k.noteRebuild(err)
+	return k.build()
+}
+
+func (k *Keeper) noteRebuild(err error) {
 	k.fenceRebuilt++
 	k.log.Warn("somebody removed the fence or a part of it: it is built anew", "error", err)
-	return k.build()
 }
 
 // build makes the fence anew. That shuts it, so that an owner's permit is given

@@ -118,6 +118,11 @@ func (k *Keeper) promote() {
 // the addresses.
 func (k *Keeper) yield(w wishes) {
 	k.resign()
+	if !k.built && len(k.held) > 0 { // nothing else keeps packets away
+		for batch := range slices.Chunk(slices.Collect(maps.Values(k.held)), maxBatch) {
+			k.applyBatch(remove, batch, nil)
+		}
+	}
 	if k.due(w, false) || len(k.held) > 0 {
 		k.tend(w, false)
 	}
