@@ -271,6 +271,27 @@ func TestRepairs(t *testing.T) {
 	})
 }
 
+// TestWithoutAFenceTheAddressesGoFirst when the lease ends: to build it takes longer.
+func TestWithoutAFenceTheAddressesGoFirst(t *testing.T) {
+	bubble(t, nil, func(h *fakeHost, k *Keeper) {
+		own(h, k, 300*time.Millisecond, addresses(vip4)...)
+		time.Sleep(250 * time.Millisecond)
+		h.take()
+		h.mu.Lock()
+		h.covered = nil
+		h.mu.Unlock()
+		time.Sleep(60 * time.Millisecond)
+		got := h.take("announce")
+		removed, built := slices.Index(got, "remove "+vip4), slices.Index(got, "build [10.9.0.100]")
+		if removed < 0 || built < removed {
+			t.Errorf("%q, want the address removed and then the fence built", got)
+		}
+		if s := k.Status(); s.FenceRebuilt != 1 || s.Owner {
+			t.Errorf("%+v, want no owner and the fence rebuilt once", s)
+		}
+	})
+}
+
 func TestLivesAreRenewed(t *testing.T) {
 	bubble(t, nil, func(h *fakeHost, k *Keeper) {
 		own(h, k, time.Hour, addresses(vip4)...)
