@@ -5,7 +5,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 )
 
 // Limits of a Fitness.
@@ -41,10 +40,7 @@ func (f Fitness) bounded() Fitness {
 	f.Preference = min(max(f.Preference, 0), MaxPreference)
 	var reasons []string
 	for _, r := range f.Reasons[:min(len(f.Reasons), maxReasons)] {
-		for len(r) > maxReason || !utf8.ValidString(r) {
-			r = strings.ToValidUTF8(r[:min(len(r), maxReason)], "")
-		}
-		reasons = append(reasons, r)
+		reasons = append(reasons, bounded(r))
 	}
 	f.Reasons = reasons
 	return f

@@ -88,22 +88,7 @@ func newAgents(t testing.TB, config string) cluster {
 		n.config += config
 	}
 	c.startAll()
-	c.awaitLeader()
-	c.await("three voters", func() error {
-		s, err := c.nodes[0].status()
-		if err != nil {
-			return err
-		}
-		for _, n := range s.Nodes {
-			if !n.Voter {
-				return errors.New(n.Name + " is no voter")
-			}
-		}
-		if len(s.Nodes) != len(c.nodes) {
-			return fmt.Errorf("%d nodes", len(s.Nodes))
-		}
-		return nil
-	})
+	c.awaitVoters(c.awaitLeader(), "d1", "d2", "d3")
 	return c
 }
 
@@ -242,8 +227,8 @@ func (n *node) memory() float64 {
 // memories are those of all nodes, in words.
 func (c cluster) memories() string {
 	var words []string
-	for _, n := range c.nodes {
-		words = append(words, fmt.Sprintf("%.0f", n.memory()))
+	for _, mib := range c.allMemory() {
+		words = append(words, fmt.Sprintf("%.0f", mib))
 	}
 	return strings.Join(words, ", ") + " MiB"
 }
