@@ -375,16 +375,19 @@ func TestConvergesFromAnything(t *testing.T) {
 }
 
 // TestConcurrentUse has every method called at once, for the race detector; the
-// kernel sees one writer.
+// kernel sees one writer, and beside it only those who read the whole table.
 func TestConcurrentUse(t *testing.T) {
 	k := memkernel.New()
 	busy := make(chan struct{}, 1)
-	k.Refuse(func(string, string) error {
+	k.Refuse(func(op, object string) error {
+		if op == kernel.OpServices {
+			return nil
+		}
 		select {
 		case busy <- struct{}{}:
 			<-busy
 		default:
-			t.Error("two goroutines use the kernel at once")
+			t.Errorf("two goroutines use the kernel at once, one for %s of %s", op, object)
 		}
 		return nil
 	})
