@@ -6,10 +6,10 @@ import (
 	"time"
 
 	"github.com/ipvs-ha/ipvs-ha/api"
+	"github.com/ipvs-ha/ipvs-ha/fault"
 	"github.com/ipvs-ha/ipvs-ha/fsm"
 	"github.com/ipvs-ha/ipvs-ha/reconcile"
 	"github.com/ipvs-ha/ipvs-ha/track"
-	"github.com/ipvs-ha/ipvs-ha/vip"
 )
 
 func TestFitness(t *testing.T) {
@@ -17,12 +17,12 @@ func TestFitness(t *testing.T) {
 	lasting := func(d time.Duration) time.Time { return now.Add(-d) }
 	refused := func(object string, d time.Duration) func(h *health) {
 		return func(h *health) {
-			h.kernel.Errors = append(h.kernel.Errors, reconcile.ObjectError{Object: object, Message: "no module", Since: lasting(d)})
+			h.kernel.Errors = append(h.kernel.Errors, fault.Fault{Object: object, Message: "no module", Since: lasting(d)})
 		}
 	}
 	untaken := func(object string, d time.Duration) func(h *health) {
 		return func(h *health) {
-			h.vips.Errors = append(h.vips.Errors, vip.ObjectError{Object: object, Message: "not allowed", Since: lasting(d)})
+			h.vips.Errors = append(h.vips.Errors, fault.Fault{Object: object, Message: "not allowed", Since: lasting(d)})
 		}
 	}
 	active := func(h *health) { h.active = true }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ipvs-ha/ipvs-ha/durable"
 )
 
 // A record is what a node must never forget. It is on disk before anything that
@@ -137,30 +139,13 @@ func (i *identity) save(r record) error {
 
 func (i *identity) close() error { return i.lock.Close() }
 
-// writeFile replaces path with v as JSON: after a crash it holds the old or the new
-// value, after a return the new one.
+// writeFile replaces path with v as JSON, durably.
 func writeFile(path string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	temp, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(append(data, '\n'))
-	err = errors.Join(err, temp.Sync(), temp.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(temp.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.Replace(path, append(data, '\n'))
 }
 
 // randomID returns 16 random hex digits.

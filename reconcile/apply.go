@@ -16,7 +16,7 @@ const maxBatch = 2000
 // applied says what became of a list of changes.
 type applied struct {
 	done     []ipvs.Change // that made a difference: the kernel is as they say
-	refused  []ObjectError
+	refused  []refusal
 	failing  []ipvs.ServiceKey // the services of refused
 	found    bool              // what is carried out now was to be added, but was there
 	surprise bool              // something was there, or was missing, against belief
@@ -28,7 +28,9 @@ func (a *applied) refuse(c ipvs.Change, err error) {
 	if addr, ok := c.Target(); ok {
 		object += " destination " + addr.String()
 	}
-	a.refused = append(a.refused, ObjectError{Object: object, Message: err.Error(), key: c.Key})
+	r := refusalOf(object, err)
+	r.key = c.Key
+	a.refused = append(a.refused, r)
 	a.failing = append(a.failing, c.Key)
 }
 
@@ -44,7 +46,7 @@ func (l *Loop) apply(ctx context.Context, changes []ipvs.Change) applied {
 		l.applyBatch(ctx, batch, missing, &a)
 	}
 	if len(changes) > 0 {
-		a.refused = append(a.refused, ObjectError{Object: "table", Message: fmt.Sprintf("the kernel did not answer within %s: %d changes were not tried", applyTimeout, len(changes))})
+		a.refused = append(a.refused, refusalOf("table", fmt.Errorf("the kernel did not answer within %s: %d changes were not tried", applyTimeout, len(changes))))
 	}
 	return a
 }

@@ -3,12 +3,12 @@ package reconcile
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
 
+	"github.com/ipvs-ha/ipvs-ha/fault"
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 	"github.com/ipvs-ha/ipvs-ha/syncd"
 )
@@ -77,7 +77,7 @@ type Loop struct {
 	fullDone   uint64   // those of fullWanted that are done
 	status     Status
 	tried      uint64        // revision of the last table that was tried
-	refused    []ObjectError // what that attempt left undone, all of it
+	refused    []refusal     // what that attempt left undone, all of it
 	changed    chan struct{} // closed when what is above changes
 }
 
@@ -136,7 +136,7 @@ func (l *Loop) Now(ctx context.Context) error {
 	l.mu.Unlock()
 	l.ping()
 	return l.wait(ctx, "wait for the kernel to be reconciled", func() (bool, error) {
-		return l.fullDone >= ticket, joinObjects(l.status.Errors, l.status.ErrorCount)
+		return l.fullDone >= ticket, fault.Join(l.status.Errors, MaxListed, l.status.ErrorCount)
 	})
 }
 
@@ -181,20 +181,4 @@ func (l *Loop) Run(ctx context.Context) error {
 			l.ping()
 		}
 	}
-}
-
-// joinObjects returns an error that lists objects, nil for none. count is how many
-// there are in all.
-func joinObjects(objects []ObjectError, count int) error {
-	if count == 0 {
-		return nil
-	}
-	errs := make([]error, 0, len(objects)+1)
-	for _, o := range objects {
-		errs = append(errs, fmt.Errorf("%s: %s", o.Object, o.Message))
-	}
-	if more := count - len(objects); more > 0 {
-		errs = append(errs, fmt.Errorf("and %d more", more))
-	}
-	return errors.Join(errs...)
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ipvs-ha/ipvs-ha/durable"
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 	"github.com/ipvs-ha/ipvs-ha/syncd"
 )
@@ -231,45 +232,16 @@ func (r *record) rewrite() error {
 		}
 		lines = append(lines, line)
 	}
-	file, err := replaceFile(r.path, append([]byte(recordHead+"\n"), encodeLines(lines)...))
+	err := durable.Replace(r.path, append([]byte(recordHead+"\n"), encodeLines(lines)...))
 	if err != nil {
 		return fmt.Errorf("write the ownership record: %w", err)
 	}
+	file, err := os.OpenFile(r.path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return fmt.Errorf("open the ownership record: %w", err)
+	}
 	r.file, r.lines, r.stale = file, len(lines), false
 	return nil
-}
-
-// replaceFile writes data durably to a new file, puts it in the place of path and
-// returns it open for appending.
-func replaceFile(path string, data []byte) (*os.File, error) {
-	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	_, err = file.Write(data)
-	if err == nil {
-		err = file.Sync()
-	}
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		_ = file.Close()
-		return nil, err
-	}
-	return file, nil
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }
 
 func (r *record) close() {

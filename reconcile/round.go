@@ -26,7 +26,7 @@ type believed struct {
 	known   bool                     // false: the kernel must be read first
 	table   ipvs.Table               // the desired table that was carried out last
 	failing map[ipvs.ServiceKey]bool // its services that are not as desired; only repair tries them again
-	refused []ObjectError            // what the last repair left undone
+	refused []refusal                // what the last repair left undone
 	foreign []ipvs.ServiceKey        // found by the last repair
 	made    []ipvs.Change            // by the last repair and since
 	read    time.Time                // when that had read the kernel
@@ -127,7 +127,7 @@ func (l *Loop) repair(ctx context.Context, d Desired, before believed, found *lo
 		l.rounds.repaired(len(l.believed.refused) > 0 || o.surprise, max(l.interval, lookPause*found.took), l.spread)
 	}()
 	if found.err != nil {
-		l.believed.refused = []ObjectError{{Object: "table", Message: fmt.Sprintf("read the kernel's table: %v", found.err)}}
+		l.believed.refused = []refusal{refusalOf("table", fmt.Errorf("read the kernel's table: %w", found.err))}
 		return
 	}
 	found.settle()
@@ -146,16 +146,16 @@ func (l *Loop) repair(ctx context.Context, d Desired, before believed, found *lo
 	l.believed.refused = a.refused
 	for object, err := range map[string]error{"timeouts": timeoutsErr, "ownership record": claimErr} {
 		if err != nil {
-			l.believed.refused = append(l.believed.refused, ObjectError{Object: object, Message: err.Error()})
+			l.believed.refused = append(l.believed.refused, refusalOf(object, err))
 		}
 	}
-	slices.SortFunc(l.believed.refused, ObjectError.compare)
+	slices.SortStableFunc(l.believed.refused, func(a, b refusal) int { return a.Compare(b.Fault) })
 	l.believed.known, l.believed.table, l.believed.failing = !a.stalled, want, map[ipvs.ServiceKey]bool{}
 	for _, k := range append(unclaimed, a.failing...) {
 		l.believed.failing[k] = true
 	}
 	retimed := timed && want.Timeouts() == before.table.Timeouts() &&
-		!slices.ContainsFunc(before.refused, func(e ObjectError) bool { return e.Object == "timeouts" })
+		!slices.ContainsFunc(before.refused, func(r refusal) bool { return r.Object == "timeouts" })
 	o.drift += l.countDrift(before, want, a.done, retimed)
 }
 

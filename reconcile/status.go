@@ -1,12 +1,12 @@
 package reconcile
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/ipvs-ha/ipvs-ha/fault"
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
@@ -22,23 +22,33 @@ type Status struct {
 	Daemons         []ipvs.Daemon     // as the kernel listed them last
 	Foreign         []ipvs.ServiceKey // services that are not ours; at most MaxListed
 	ForeignCount    int
-	DriftRepaired   uint64        // objects that somebody else had changed and that were set right, since the start
-	Errors          []ObjectError // what is not as desired and why; at most MaxListed
-	ErrorCount      int
-	LastFull        time.Time // when the whole kernel was read last; zero before the first time
-	Warnings        []string  // what an operator should know, though nothing is refused
+	DriftRepaired   uint64 // objects that somebody else had changed and that were set right, since the start
+	// Errors is what is not as desired and why, at most MaxListed. Objects are a service,
+	// "SERVICE destination ADDRESS", "table", "timeouts", "sync daemons", "ownership record".
+	Errors     []fault.Fault
+	ErrorCount int
+	LastFull   time.Time // when the whole kernel was read last; zero before the first time
+	Warnings   []string  // what an operator should know, though nothing is refused
 }
 
-// ObjectError says why one object of the kernel is not as desired.
-type ObjectError struct {
-	Object  string    // a service, "SERVICE destination ADDRESS", "table", "timeouts", "sync daemons", "ownership record"
-	Message string    // the error
-	Since   time.Time // when it was first refused so
-
+// refusal is what the kernel has refused.
+type refusal struct {
+	fault.Fault
 	key ipvs.ServiceKey // the service that it belongs to; zero = the table as a whole
 }
 
-func (e ObjectError) compare(o ObjectError) int { return cmp.Compare(e.Object, o.Object) }
+func refusalOf(object string, err error) refusal {
+	return refusal{Fault: fault.Fault{Object: object, Message: err.Error()}}
+}
+
+// listed returns the first of refused.
+func listed(refused []refusal) []fault.Fault {
+	list := make([]fault.Fault, min(len(refused), MaxListed))
+	for i := range list {
+		list[i] = refused[i].Fault
+	}
+	return list
+}
 
 // Status returns the current status.
 func (l *Loop) Status() Status {
@@ -73,11 +83,11 @@ func (l *Loop) WaitApplied(ctx context.Context, revision uint64, services ...ipv
 		}
 		refused := l.refused
 		if len(named) > 0 {
-			refused = slices.DeleteFunc(slices.Clone(refused), func(e ObjectError) bool {
-				return e.key != ipvs.ServiceKey{} && !named[e.key]
+			refused = slices.DeleteFunc(slices.Clone(refused), func(r refusal) bool {
+				return r.key != ipvs.ServiceKey{} && !named[r.key]
 			})
 		}
-		return true, joinObjects(refused[:min(len(refused), MaxListed)], len(refused))
+		return true, fault.Join(listed(refused), MaxListed, len(refused))
 	})
 }
 
@@ -107,7 +117,7 @@ type outcome struct {
 	foreign  []ipvs.ServiceKey // found then
 	drift    int               // objects repaired
 	surprise bool              // the kernel was not as believed: look again before calling it converged
-	refused  []ObjectError     // in the table and timeouts; without Since
+	refused  []refusal         // in the table and timeouts; without Since
 	daemons  []ipvs.Daemon
 	daemon   error // why the sync daemons are not as wanted
 }
@@ -127,14 +137,13 @@ func (l *Loop) publish(revision, number uint64, o outcome) (asked bool) {
 	s.LastFull = o.read
 	s.DriftRepaired += uint64(o.drift)
 	s.Daemons = o.daemons
-	errs := o.refused
+	refused := o.refused
 	if o.daemon != nil {
-		errs = append(slices.Clip(errs), ObjectError{Object: "sync daemons", Message: o.daemon.Error()})
+		refused = append(slices.Clip(refused), refusalOf("sync daemons", o.daemon))
 	}
-	s.ErrorCount = len(errs)
-	s.Errors = slices.Clone(errs[:min(len(errs), MaxListed)])
-	fresh := keepSince(s.Errors, l.status.Errors, now)
-	s.Converged = len(errs) == 0 && !o.surprise
+	s.Errors, s.ErrorCount = listed(refused), len(refused)
+	fresh := fault.Date(s.Errors, l.status.Errors, now)
+	s.Converged = len(refused) == 0 && !o.surprise
 	l.logErrors(fresh, s.ErrorCount, l.status.ErrorCount)
 	l.status, l.tried, l.refused = s, revision, o.refused
 	if o.full {
@@ -145,30 +154,11 @@ func (l *Loop) publish(revision, number uint64, o outcome) (asked bool) {
 	return l.fullWanted > l.fullDone
 }
 
-// keepSince dates errs: those that were there before keep their time. It returns
-// the others.
-func keepSince(errs, before []ObjectError, now time.Time) []ObjectError {
-	type text struct{ object, message string }
-	since := make(map[text]time.Time, len(before))
-	for _, e := range before {
-		since[text{e.Object, e.Message}] = e.Since
-	}
-	var fresh []ObjectError
-	for i, e := range errs {
-		errs[i].Since = since[text{e.Object, e.Message}]
-		if errs[i].Since.IsZero() {
-			errs[i].Since = now
-			fresh = append(fresh, errs[i])
-		}
-	}
-	return fresh
-}
-
 // logErrors logs what is new: one line a round.
-func (l *Loop) logErrors(fresh []ObjectError, count, before int) {
+func (l *Loop) logErrors(fresh []fault.Fault, count, before int) {
 	switch {
 	case len(fresh) > 0:
-		l.log.Warn("the kernel is not as desired", "objects", count, "new", len(fresh), "error", joinObjects(fresh[:min(len(fresh), 5)], len(fresh)))
+		l.log.Warn("the kernel is not as desired", "objects", count, "new", len(fresh), "error", fault.Join(fresh, 5, len(fresh)))
 	case count == 0 && before > 0:
 		l.log.Info("the kernel is as desired again")
 	}

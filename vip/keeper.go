@@ -46,7 +46,7 @@ type Keeper struct {
 	plan         plan             // of the last look
 	host         host             // at the last look
 	current      bool             // and nothing of ours was changed since
-	failures     map[string]error // by the object of an ObjectError
+	failures     map[string]error // by the object of a Fault
 	seen         uint64           // version of the wishes at the last look
 	lookAt       time.Duration    // when the next look is due
 	looked       time.Duration    // when the last one was

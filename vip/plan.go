@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/fault"
 )
 
 // addressLife is the life that our addresses get. It outlives every renewal of the
@@ -27,7 +29,7 @@ type plan struct {
 	ours     []Address // ours and there
 	foreign  map[netip.Addr]bool
 	down     []string // interfaces of VIPs that carry nothing, sorted
-	problems []ObjectError
+	problems []fault.Fault
 }
 
 // makePlan compares what the host has with what is wanted of it. Addresses are
@@ -95,7 +97,7 @@ func makePlan(h host, all []Address, owner bool, r rules) plan {
 }
 
 func (p *plan) problem(a Address, reason string) {
-	p.problems = append(p.problems, ObjectError{Object: a.String(), Message: reason})
+	p.problems = append(p.problems, fault.Fault{Object: a.String(), Message: reason})
 }
 
 // obstacle says why this host must not or cannot take a, "" for no reason.

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/ipvs-ha/ipvs-ha/durable"
 )
 
 const (
@@ -83,35 +85,8 @@ func sumLine(data []byte) string { return fmt.Sprintf("%08x\n", crc32.ChecksumIE
 // writeRecord replaces the record in dir. When it returns nil, claims are on disk.
 func writeRecord(dir string, claims map[Address]bool) error {
 	path := filepath.Join(dir, recordName)
-	if err := replaceFile(path, encodeRecord(claims)); err != nil {
+	if err := durable.Replace(path, encodeRecord(claims)); err != nil {
 		return fmt.Errorf("write the record of addresses: %w", err)
 	}
 	return nil
-}
-
-// replaceFile writes data durably to a new file and puts it in the place of path.
-func replaceFile(path string, data []byte) error {
-	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	if err == nil {
-		err = file.Sync()
-	}
-	if closed := file.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }

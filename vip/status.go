@@ -1,9 +1,7 @@
 package vip
 
 import (
-	"cmp"
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"os"
@@ -11,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ipvs-ha/ipvs-ha/fault"
 )
 
 // MaxListed bounds the lists of a Status.
@@ -36,14 +36,17 @@ type Status struct {
 	HeldCount            int
 	Down                 []string // interfaces of VIPs that are missing, switched off or without carrier, sorted
 	Fence                Fence
-	FenceRebuilt         uint64        // times that somebody else had removed the fence, or a part of it
-	AddressesRepaired    uint64        // addresses that somebody else had removed from the owner
-	Repaired             netip.Addr    // the last of them
-	ForeignAnnouncements uint64        // ARP and neighbour advertisements by others for addresses that this owner held
-	Foreign              Foreign       // one of the last of them
-	Errors               []ObjectError // what is not as it should be and why; at most MaxListed
-	ErrorCount           int
-	Warnings             []string // what an operator should know, though nothing is refused
+	FenceRebuilt         uint64     // times that somebody else had removed the fence, or a part of it
+	AddressesRepaired    uint64     // addresses that somebody else had removed from the owner
+	Repaired             netip.Addr // the last of them
+	ForeignAnnouncements uint64     // ARP and neighbour advertisements by others for addresses that this owner held
+	Foreign              Foreign    // one of the last of them
+	// Errors is what is not as it should be and why, at most MaxListed. A director with an
+	// error of an address cannot own it, now or when its turn comes. Objects are an
+	// Address, "fence", "addresses", "record", "announcements".
+	Errors     []fault.Fault
+	ErrorCount int
+	Warnings   []string // what an operator should know, though nothing is refused
 }
 
 // MayServe reports whether packets for VIPs may be accepted here.
@@ -53,18 +56,6 @@ func (s Status) MayServe() bool { return s.Owner || s.Opening }
 type Foreign struct {
 	Address netip.Addr
 	MAC     string // of who claims it
-}
-
-// ObjectError says why something is not as it should be. A director with an error of
-// an address cannot own it, now or when its turn comes.
-type ObjectError struct {
-	Object  string    // an Address, "fence", "addresses", "record", "announcements"
-	Message string    // the error
-	Since   time.Time // when it was first so
-}
-
-func (e ObjectError) compare(o ObjectError) int {
-	return cmp.Or(cmp.Compare(e.Object, o.Object), cmp.Compare(e.Message, o.Message))
 }
 
 // Status returns the current status.
@@ -86,19 +77,19 @@ func (k *Keeper) Changed() <-chan struct{} {
 func (k *Keeper) publish() {
 	errs := slices.Clone(k.plan.problems)
 	for object, err := range k.failures {
-		errs = append(errs, ObjectError{Object: object, Message: err.Error()})
+		errs = append(errs, fault.Fault{Object: object, Message: err.Error()})
 	}
 	if _, _, failure := k.claimer.now(); failure != "" {
-		errs = append(errs, ObjectError{Object: "record", Message: failure})
+		errs = append(errs, fault.Fault{Object: "record", Message: failure})
 	}
-	slices.SortFunc(errs, ObjectError.compare)
+	slices.SortFunc(errs, fault.Fault.Compare)
 	listed := errs[:min(len(errs), MaxListed)]
 	held := slices.SortedFunc(maps.Keys(k.held), netip.Addr.Compare)
 
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	before := k.status
-	fresh := keepSince(listed, before.Errors, time.Now())
+	fresh := fault.Date(listed, before.Errors, time.Now())
 	s := Status{
 		Owner: k.owner, Held: held[:min(len(held), MaxListed)], HeldCount: len(held), Down: k.plan.down, Fence: k.fenceState,
 		FenceRebuilt: k.fenceRebuilt, AddressesRepaired: k.repaired, Repaired: k.lastRepaired,
@@ -111,7 +102,7 @@ func (k *Keeper) publish() {
 	k.status = s
 	switch {
 	case len(fresh) > 0:
-		k.log.Warn("addresses or fence are not as they should be", "objects", len(errs), "new", len(fresh), "error", joinObjects(fresh))
+		k.log.Warn("addresses or fence are not as they should be", "objects", len(errs), "new", len(fresh), "error", fault.Join(fresh, 5, len(fresh)))
 	case len(errs) == 0 && before.ErrorCount > 0:
 		k.log.Info("addresses and fence are as they should be again")
 	}
@@ -123,38 +114,6 @@ func (s Status) equal(o Status) bool {
 	return s.Owner == o.Owner && s.Opening == o.Opening && slices.Equal(s.Held, o.Held) && s.HeldCount == o.HeldCount && slices.Equal(s.Down, o.Down) && s.Fence == o.Fence &&
 		s.FenceRebuilt == o.FenceRebuilt && s.AddressesRepaired == o.AddressesRepaired &&
 		s.ForeignAnnouncements == o.ForeignAnnouncements && slices.Equal(s.Errors, o.Errors) && s.ErrorCount == o.ErrorCount
-}
-
-// keepSince dates errs: those that were there before keep their time. It returns
-// the others.
-func keepSince(errs, before []ObjectError, now time.Time) []ObjectError {
-	type text struct{ object, message string }
-	since := make(map[text]time.Time, len(before))
-	for _, e := range before {
-		since[text{e.Object, e.Message}] = e.Since
-	}
-	var fresh []ObjectError
-	for i, e := range errs {
-		errs[i].Since = since[text{e.Object, e.Message}]
-		if errs[i].Since.IsZero() {
-			errs[i].Since = now
-			fresh = append(fresh, errs[i])
-		}
-	}
-	return fresh
-}
-
-// joinObjects returns an error that lists the first objects.
-func joinObjects(objects []ObjectError) error {
-	const listed = 5
-	var errs []error
-	for _, o := range objects[:min(len(objects), listed)] {
-		errs = append(errs, fmt.Errorf("%s: %s", o.Object, o.Message))
-	}
-	if more := len(objects) - listed; more > 0 {
-		errs = append(errs, fmt.Errorf("and %d more", more))
-	}
-	return errors.Join(errs...)
 }
 
 // isGone reports whether err says that something is not there: a part of the fence,
