@@ -22,8 +22,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Raft answers no transfer that is under way when it is shut down.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/raft.(*deferError).Error"))
+	goleak.VerifyTestMain(m,
+		// Raft answers no transfer that is under way when it is shut down.
+		goleak.IgnoreTopFunction("github.com/hashicorp/raft.(*deferError).Error"),
+		// Memberlist does not wait for the end of a probe.
+		goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"),
+	)
 }
 
 const patience = 30 * time.Second
