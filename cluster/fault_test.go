@@ -38,6 +38,8 @@ type slowConn struct {
 	rate int
 }
 
+func (c *slowConn) NetConn() net.Conn { return c.Conn }
+
 func (c *slowConn) Write(p []byte) (n int, err error) {
 	for len(p) > 0 {
 		k := min(len(p), 64<<10)
@@ -90,6 +92,8 @@ type gate struct {
 	held atomic.Int32
 	pass chan struct{} // lets one held read go; closed at the end
 }
+
+func (c *heldConn) NetConn() net.Conn { return c.Conn }
 
 func (c *heldConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)

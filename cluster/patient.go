@@ -25,6 +25,9 @@ type patientConn struct {
 	write time.Duration
 }
 
+// NetConn returns the connection beneath.
+func (c *patientConn) NetConn() net.Conn { return c.Conn }
+
 // Write extends the deadlines by what p may take.
 func (c *patientConn) Write(p []byte) (int, error) {
 	c.mu.Lock()

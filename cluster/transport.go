@@ -27,7 +27,7 @@ type transport struct {
 // peer answers again: raft itself would sleep for up to ten seconds by then, and a
 // node that comes back would lack all changes for so long. Heartbeats do not wait.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
+	err := fresh(func() error { return t.NetworkTransport.AppendEntries(id, target, args, resp) })
 	heartbeat := args.PrevLogEntry == 0 && args.PrevLogTerm == 0 && len(args.Entries) == 0 && args.LeaderCommitIndex == 0
 	switch {
 	case err != nil && !heartbeat:
@@ -169,7 +169,7 @@ func (s *streams) Addr() net.Addr { return streamAddr(s.address) }
 // Dial implements raft.StreamLayer for the id@ip:port that book.ServerAddr makes.
 func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	if conn := s.spare(string(address)); conn != nil {
-		return &patientConn{Conn: conn}, nil
+		return forRaft(conn), nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -181,8 +181,10 @@ func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 	if err != nil {
 		return nil, err
 	}
-	return &patientConn{Conn: conn}, nil
+	return forRaft(conn), nil
 }
+
+func forRaft(conn net.Conn) net.Conn { return &lookingConn{Conn: &patientConn{Conn: conn}} }
 
 type streamAddr string
 
