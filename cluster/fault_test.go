@@ -61,7 +61,10 @@ func TestLargeCommandsOverASlowLink(t *testing.T) {
 	b := newBed(t, 3)
 	var nodes []*running
 	for i := range 3 {
-		nodes = append(nodes, b.run(b.config(i+1, 3), overRaft(func(conn net.Conn, _ string) net.Conn { return &slowConn{conn, slowestRate} })))
+		cfg := b.config(i+1, 3)
+		// Timers for a busy machine; the batch takes two seconds.
+		cfg.Profile.Heartbeat, cfg.Profile.Election, cfg.Profile.LeaderLease = 600*time.Millisecond, 600*time.Millisecond, 500*time.Millisecond
+		nodes = append(nodes, b.run(cfg, overRaft(func(conn net.Conn, _ string) net.Conn { return &slowConn{conn, slowestRate} })))
 	}
 	formed(t, nodes...)
 	leader, _ := leaderOf(nodes...)
