@@ -167,6 +167,12 @@ type held struct {
 	to    []netip.AddrPort
 	count int
 	next  int // of to
+
+	// Before an event, those that a kernel knows wrongly for longer than stale give way
+	// to others: after two owners had a part of each, that can last as long as they do.
+	replace  bool
+	replaced int
+
 	pause chan bool
 	stop  chan struct{}
 	done  sync.WaitGroup
@@ -179,6 +185,7 @@ const (
 	// mature is the age from which a connection must survive a move: a master sends
 	// what it has noted of one up to 3 s later.
 	mature      = 3 * time.Second
+	stale       = 10 * time.Second
 	streamEvery = mature / 30
 	streamed    = 40 // more than are young at a time
 )
@@ -249,18 +256,20 @@ func (h *held) renew() {
 // director's kernel knows them.
 func (h *held) awaitMature() {
 	h.lab.t.Helper()
+	began := time.Now()
 	h.lab.await("held connections that every kernel knows", func() error {
-		var alive []string
+		alive := map[string]*connection{}
 		h.mu.Lock()
 		for _, c := range h.conns[:min(h.count, len(h.conns))] { // the others come and go
 			if echo, err := c.state(); err == nil && !echo.IsZero() && time.Since(c.opened) > mature {
-				alive = append(alive, c.from)
+				alive[c.from] = c
 			}
 		}
 		h.mu.Unlock()
 		if len(alive) < h.count {
 			return fmt.Errorf("%d are alive", len(alive))
 		}
+		var strange error
 		for _, n := range h.lab.nodes {
 			states := map[string]string{}
 			for line := range strings.Lines(n.ipvsadm("-Lnc")) {
@@ -268,13 +277,19 @@ func (h *held) awaitMature() {
 					states[f[3]] = f[2]
 				}
 			}
-			for _, from := range alive {
-				if states[from] != "ESTABLISHED" {
-					return fmt.Errorf("%s knows the one from %s as %q", n.name, from, states[from])
+			for from, c := range alive {
+				if states[from] == "ESTABLISHED" {
+					continue
+				}
+				strange = fmt.Errorf("%s knows the one from %s as %q", n.name, from, states[from])
+				if h.replace && time.Since(began) > stale {
+					_ = c.conn.Close()
+					delete(alive, from)
+					h.replaced++
 				}
 			}
 		}
-		return nil
+		return strange
 	})
 }
 
