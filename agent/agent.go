@@ -65,7 +65,7 @@ type Agent struct {
 	inMemory bool // the kernel is one in memory, standing in
 
 	tracker   *track.Tracker // nil on a witness
-	warmAt    atomic.Int64   // boot time from which this node counts as knowing the connections; 0 = not known
+	warm      atomic.Bool    // this host's kernel knows the connections; learn writes it
 	events    events
 	tenures   chan cluster.Tenure        // from the cluster to watch
 	roleSince atomic.Pointer[roleMoment] // nil: follow has not given the loop a role yet
@@ -131,7 +131,7 @@ func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 		a.tracker = a.newTracker()
 		group.Go(func() error { return a.loop.Run(host) })
 		group.Go(func() error { return a.tracker.Run(ctx) })
-		group.Go(func() error { return a.warm(ctx) })
+		group.Go(func() error { return a.learn(ctx) })
 		if a.keeper != nil {
 			group.Go(func() error { return a.keeper.Run(host) })
 		}

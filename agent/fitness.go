@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -32,18 +31,12 @@ const (
 )
 
 const (
-	// warmUp is how long a backup daemon runs before its director counts as knowing the
-	// connections: the kernel tells of one again after 50 packets, five seconds for one
-	// that is in use, and holds what it tells back for up to two.
-	warmUp = 7 * time.Second
 	// A refusal that lasts shorter does not count: the next attempt may do. For the
 	// active director it is longer: what befalls all, as a table that no kernel takes, has
 	// then been told by the standbys, and moves nothing.
 	graceStandby = time.Second
 	graceActive  = 3 * time.Second
 )
-
-const coldReason = "it has not had time to learn the connections since it started"
 
 // health is what the fitness of a director is made from.
 type health struct {
@@ -72,8 +65,7 @@ func (a *Agent) health() health {
 		kernel:   a.loop.Status(),
 		troubles: a.tracker.Troubles(),
 	}
-	warmAt := time.Duration(a.warmAt.Load())
-	h.warm = state.Table().Sync().Disabled || a.cfg.Sync.Interface == "" || warmAt != 0 && warmAt <= now
+	h.warm = state.Table().Sync().Disabled || a.cfg.Sync.Interface == "" || a.warm.Load()
 	if m := a.vips.Load(); a.keeper != nil && m != nil {
 		h.vips, h.unmapped, h.mapped = a.keeper.Status(), m.refused, m.since
 	}
@@ -180,20 +172,4 @@ func (a *Agent) newTracker() *track.Tracker {
 		}
 	}
 	return track.New(interfaces, gateways, a.log.With("part", "track"))
-}
-
-// warm notes when the backup daemon has run for long enough, and ends then.
-func (a *Agent) warm(ctx context.Context) error {
-	for {
-		changed := a.loop.Changed()
-		if len(a.loop.Status().Daemons) > 0 {
-			a.warmAt.CompareAndSwap(0, int64(boottime.Now()+warmUp))
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
-		}
-	}
 }

@@ -35,7 +35,7 @@ func TestFitness(t *testing.T) {
 		says  string // all reasons
 	}{
 		{"well", nil, 0, ""},
-		{"cold", []func(*health){cool}, cold, "it has not had time to learn the connections since it started"},
+		{"cold", []func(*health){cool}, cold, "it has not had time to learn the connections since it started or was cut off"},
 		{"an active one is warm", []func(*health){cool, active}, 0, ""},
 		{"drained", []func(*health){drain}, drained, "drained by the operator"},
 		{"a drained active one", []func(*health){drain, active}, drained, "drained by the operator"},
@@ -70,7 +70,7 @@ func TestFitness(t *testing.T) {
 			"all at once",
 			[]func(*health){cool, drain, refused("tcp://10.9.0.1:80", time.Hour), func(h *health) { h.vips.Down = []string{"eth0"} }},
 			linkless | incomplete | drained | cold,
-			"the interface of VIPs is down: eth0; its kernel refuses tcp://10.9.0.1:80: no module; drained by the operator; it has not had time to learn the connections since it started",
+			"the interface of VIPs is down: eth0; its kernel refuses tcp://10.9.0.1:80: no module; drained by the operator; it has not had time to learn the connections since it started or was cut off",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -71,11 +71,8 @@ func (a *Agent) mapVIPs(t ipvs.Table) *mapped {
 // onLease is told by the cluster how long this node certainly has the only lease.
 func (a *Agent) onLease(until time.Duration) {
 	before := a.lease.Swap(int64(until))
-	if until > 0 {
-		a.warmAt.Store(1) // the connections are its own
-		if before == 0 {
-			a.wake()
-		}
+	if until > 0 && before == 0 {
+		a.wake()
 	}
 	a.pushVIPs()
 }

@@ -169,7 +169,7 @@ func TestReturningAndColdDirectors(t *testing.T) {
 	returning.kill(syscall.SIGTERM)
 	returning.ipvsadm("--stop-daemon", "backup")
 	returning.start()
-	l.awaitEligible(returning, "it has not had time to learn the connections since it started")
+	l.awaitEligible(returning, "it has not had time to learn the connections since it started or was cut off")
 	l.await("nothing else against it", func() error {
 		s, err := first.sees(returning)
 		if err == nil && (len(s.Obstacles) != 1 || !s.Voter) {

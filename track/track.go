@@ -27,6 +27,7 @@ const (
 
 // A Trouble is an interface or a gateway that is not as it must be.
 type Trouble struct {
+	Object  string    // name of the interface or address of the gateway
 	Message string    // for people
 	Since   time.Time // when it was first so
 	Shared  bool      // others may have the same soon: it is a gateway's
@@ -182,6 +183,7 @@ func (t *Tracker) note(object string, now Trouble) {
 		if now.Since = before.Since; !had {
 			now.Since = time.Now()
 		}
+		now.Object = object
 		t.troubles[object] = now
 		t.log.Warn("tracked: " + now.Message)
 	}
