@@ -66,8 +66,11 @@ func (a *Agent) health() health {
 		troubles: a.tracker.Troubles(),
 	}
 	h.warm = state.Table().Sync().Disabled || a.cfg.Sync.Interface == "" || a.warm.Load()
-	if m := a.vips.Load(); a.keeper != nil && m != nil {
-		h.vips, h.unmapped, h.mapped = a.keeper.Status(), m.refused, m.since
+	if m := a.vips.Load(); m != nil && m.unfit {
+		h.unmapped, h.mapped = m.refused, m.since
+	}
+	if a.keeper != nil {
+		h.vips = a.keeper.Status()
 	}
 	return h
 }

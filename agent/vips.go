@@ -21,6 +21,7 @@ const releaseTimeout = time.Second
 type mapped struct {
 	addresses []vip.Address
 	refused   []api.ObjectError
+	unfit     bool      // because of refused
 	since     time.Time // of refused
 }
 
@@ -47,8 +48,18 @@ func (a *Agent) newKeeper(opts Options) (Keeper, error) {
 
 // mapVIPs finds the interface of each virtual address.
 func (a *Agent) mapVIPs(t ipvs.Table) *mapped {
-	m := &mapped{since: time.Now()}
-	for _, v := range t.VIPs() {
+	m := &mapped{since: time.Now(), unfit: true}
+	vips := t.VIPs()
+	if a.keeper == nil {
+		// Those that are found among the services may be somebody else's business.
+		m.unfit = t.ListsVIPs()
+		if len(vips) > 0 && a.cfg.VIP.Interface == "" && !a.inMemory {
+			m.refused = []api.ObjectError{{Object: "vips", Message: fmt.Sprintf(
+				"this node's configuration has no vip.interface: it takes none of the table's %d virtual addresses", len(vips))}}
+		}
+		return m
+	}
+	for _, v := range vips {
 		name := a.cfg.VIP.Interface
 		if v.Network != "" {
 			name = a.cfg.VIP.Networks[v.Network]
@@ -143,14 +154,14 @@ func (a *Agent) beforeRelease(ctx context.Context) error {
 
 // vipStatus adds to status what is to be said about VIPs.
 func (a *Agent) vipStatus(status *api.NodeStatus) {
-	if a.keeper == nil {
-		return
-	}
 	if m := a.vips.Load(); m != nil {
 		status.Errors = append(status.Errors, m.refused...)
 	}
+	if a.keeper == nil {
+		return
+	}
 	s := a.keeper.Status()
-	status.VIPs = append(status.VIPs, s.Held...)
+	status.VIPs, status.VIPCount = append(status.VIPs, s.Held...), s.HeldCount
 	status.Fence = string(s.Fence)
 	for _, w := range s.Warnings {
 		status.Errors = append(status.Errors, api.ObjectError{Object: "record of addresses", Message: w})

@@ -110,9 +110,10 @@ type NodeStatus struct {
 	Voter           bool              `json:"voter"`
 	AppliedRevision uint64            `json:"applied_revision"` // in its kernel; of a witness: in its log
 	SyncDaemons     []ipvs.Daemon     `json:"sync_daemons"`
-	VIPs            []netip.Addr      `json:"vips"`    // virtual addresses that it has now; at most 1000
-	Fence           string            `json:"fence"`   // shut, open, off or unknown; empty: it takes no VIPs
-	Foreign         int               `json:"foreign"` // services in its kernel that are not ours
+	VIPs            []netip.Addr      `json:"vips"`      // virtual addresses that it has now; the first 1000
+	VIPCount        int               `json:"vip_count"` // all of them
+	Fence           string            `json:"fence"`     // shut, open, off or unknown; empty: it takes no VIPs
+	Foreign         int               `json:"foreign"`   // services in its kernel that are not ours
 	ForeignServices []ipvs.ServiceKey `json:"foreign_services"`
 	DriftRepaired   uint64            `json:"drift_repaired"` // objects set right since the agent's start
 	Errors          []ObjectError     `json:"errors"`

@@ -204,6 +204,10 @@ func (t Table) VIPs() []VIP {
 	return slices.Compact(vips)
 }
 
+// ListsVIPs reports whether the table lists its virtual addresses, rather than has them
+// found among the services.
+func (t Table) ListsVIPs() bool { return t.vips.Listed }
+
 // SameVIPs reports whether VIPs returns the same for t and o, which was made from t
 // or the other way round, without looking at the services. True is certain.
 func (t Table) SameVIPs(o Table) bool {

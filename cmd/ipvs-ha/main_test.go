@@ -79,7 +79,7 @@ func (f *fake) Status(context.Context) (api.Status, error) {
 			{
 				Name: "d1", Role: api.RoleDirector, State: api.StateActive, Eligible: true, Preference: 70, Raft: "leader", Voter: true, AppliedRevision: 12,
 				SyncDaemons: []ipvs.Daemon{{State: ipvs.Master, Interface: "eth0", SyncID: 7}},
-				VIPs:        []netip.Addr{netip.MustParseAddr("10.9.0.1")}, Fence: "open",
+				VIPs:        []netip.Addr{netip.MustParseAddr("10.9.0.1")}, VIPCount: 1, Fence: "open",
 				Foreign: 1, ForeignServices: []ipvs.ServiceKey{ipvs.ServiceMarked(ipvs.IPv4, 7)}, DriftRepaired: 3,
 			},
 			{

@@ -99,7 +99,7 @@ func vips(n api.NodeStatus) string {
 	if n.Fence == "" {
 		return "-"
 	}
-	return fmt.Sprintf("%d, fence %s", len(n.VIPs), n.Fence)
+	return fmt.Sprintf("%d, fence %s", n.VIPCount, n.Fence)
 }
 
 // listed names the first of total services.
