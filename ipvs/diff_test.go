@@ -142,3 +142,33 @@ func TestUnsharedAfterManyChanges(t *testing.T) {
 		}
 	})
 }
+
+func TestSameBare(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, other := drawService(t, drawKey(t)).Normalize(), drawService(t, drawKey(t))
+		b := a.Bare()
+		first := func(edit func(d *ipvs.Destination)) {
+			if len(b.Destinations) > 0 {
+				edit(&b.Destinations[0])
+			}
+		}
+		edits := []func(){
+			func() {},
+			func() { b.Name, b.Comment, b.NoVIP = "db", "x", !b.NoVIP },
+			func() { first(func(d *ipvs.Destination) { d.Name, d.Comment = "s1", "x" }) },
+			func() { first(func(d *ipvs.Destination) { d.Weight++ }) },
+			func() { first(func(d *ipvs.Destination) { d.Tunnel.Port++ }) },
+			func() { b.Destinations = other.Destinations },
+			func() { b.Key = other.Key },
+			func() { b.Scheduler = other.Scheduler },
+			func() { b.Persistence = other.Persistence },
+			func() { b.Flags = other.Flags },
+		}
+		edits[rapid.IntRange(0, len(edits)-1).Draw(t, "edit")]()
+		b = b.Normalize()
+		x, y := a.Bare(), b.Bare()
+		if got, want := a.SameBare(&b), x.Equal(&y); got != want {
+			t.Fatalf("%v, want %v: %+v and %+v", got, want, a, b)
+		}
+	})
+}

@@ -86,6 +86,12 @@ func (s Service) Bare() Service {
 	return s
 }
 
+// SameBare reports whether the bare forms of s and o, both canonical, are equal.
+func (s *Service) SameBare(o *Service) bool {
+	return s.Key == o.Key && s.Scheduler == o.Scheduler && s.Persistence == o.Persistence && s.Flags == o.Flags &&
+		slices.EqualFunc(s.Destinations, o.Destinations, func(a, b Destination) bool { return a.bare() == b.bare() })
+}
+
 // Equal reports whether s and o are the same in every field.
 func (s *Service) Equal(o *Service) bool {
 	return s.sameSettings(o) && slices.Equal(s.Destinations, o.Destinations)

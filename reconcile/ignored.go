@@ -75,7 +75,7 @@ func (l *Loop) lookAgain(ctx context.Context, want ipvs.Table, again []ipvs.Chan
 	if err != nil {
 		return // the next round tells
 	}
-	needed := writtenBy(MakePlan(have.Bare(), want.Bare(), l.record.owned, false).Changes)
+	needed := writtenBy(MakePlan(have, want, l.record.owned, false).Changes)
 	undone := writtenBy(again)
 	a.done = slices.DeleteFunc(slices.Clone(a.done), func(c ipvs.Change) bool {
 		if !undone.says(c) || !needed.says(c) {

@@ -42,7 +42,7 @@ func (l *Loop) look(ctx context.Context, d Desired, ticket uint64) *look {
 		if k.read, k.err = time.Now(), err; err == nil {
 			// A cluster that has never had a table owns nothing, so that an exclusive director
 			// which founds one does not empty its kernel.
-			k.plan = MakePlan(have.Bare(), d.Table.Bare(), owned, l.exclusive && d.Revision > 0)
+			k.plan = MakePlan(have, d.Table, owned, l.exclusive && d.Revision > 0)
 		}
 	})
 	return k

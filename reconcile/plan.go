@@ -14,27 +14,22 @@ type Plan struct {
 	Foreign []ipvs.ServiceKey // in the kernel, left alone
 }
 
-// MakePlan compares a kernel's table with the wanted one; both must be bare. A
-// service is ours when it is wanted, whoever made it, or recorded in owned; with
-// exclusive, every service is. The lists are sorted.
+// MakePlan compares a kernel's table with the wanted one; what a kernel does not hold
+// does not count. A service is ours when it is wanted, whoever made it, or recorded in
+// owned; with exclusive, every service is. The lists are sorted.
 //
 // A service that is owned and not wanted is deleted even when have lacks it: a dump
 // that others write beside misses services at times, and one that is forgotten here
 // would stay in the kernel for ever.
 func MakePlan(have, want ipvs.Table, owned map[ipvs.ServiceKey]bool, exclusive bool) Plan {
 	var p Plan
-	var ours []ipvs.Service
-	for s := range have.Services() {
-		if exclusive || owned[s.Key] || want.Service(s.Key) != nil {
-			ours = append(ours, *s)
-		} else {
-			p.Foreign = append(p.Foreign, s.Key)
+	p.Changes = differences(have, want, func(h, w *ipvs.Service) bool {
+		foreign := w == nil && !exclusive && !owned[h.Key]
+		if foreign {
+			p.Foreign = append(p.Foreign, h.Key)
 		}
-	}
-	if len(p.Foreign) > 0 {
-		have = ipvs.TableOf(ours...)
-	}
-	p.Changes = ipvs.Diff(have, want)
+		return foreign
+	})
 	for s := range want.Services() {
 		if !owned[s.Key] {
 			p.Claim = append(p.Claim, s.Key)
@@ -52,8 +47,18 @@ func MakePlan(have, want ipvs.Table, owned map[ipvs.ServiceKey]bool, exclusive b
 // into that of another. It looks only into services that are not one object in
 // both.
 func changesBetween(from, to ipvs.Table) []ipvs.Change {
+	return differences(from, to, func(_, _ *ipvs.Service) bool { return false })
+}
+
+// differences returns the changes that turn the bare form of from into that of to, but
+// for services that skip is true of; one of its arguments may be nil. Services that are
+// alike, which mostly are all, are not copied.
+func differences(from, to ipvs.Table, skip func(before, after *ipvs.Service) bool) []ipvs.Change {
 	var before, after []ipvs.Service
 	for a, b := range ipvs.Unshared(from, to) {
+		if skip(a, b) || a != nil && b != nil && a.SameBare(b) {
+			continue
+		}
 		if a != nil {
 			before = append(before, a.Bare())
 		}

@@ -31,6 +31,7 @@ func drawTable(t *rapid.T, label string) ipvs.Table {
 		for _, d := range rapid.SliceOfNDistinct(rapid.IntRange(1, 4), 0, 3, rapid.ID).Draw(t, "destinations") {
 			s.Destinations = append(s.Destinations, ipvs.Destination{
 				Addr:    netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x20, 1, 15: byte(d)}), 80),
+				Name:    rapid.SampledFrom([]string{"", "s1"}).Draw(t, "destination's name"),
 				Forward: ipvs.Tunnel, Weight: rapid.Int32Range(0, 2).Draw(t, "weight"),
 			})
 		}
@@ -47,13 +48,14 @@ func drawTable(t *rapid.T, label string) ipvs.Table {
 
 func TestPlan(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		have, want := drawTable(t, "have").Bare(), drawTable(t, "want").Bare()
+		have, named := drawTable(t, "have").Bare(), drawTable(t, "want")
+		want := named.Bare()
 		owned := map[ipvs.ServiceKey]bool{}
 		for _, n := range rapid.SliceOfNDistinct(rapid.IntRange(1, 9), 0, 9, rapid.ID).Draw(t, "owned") {
 			owned[testKey(n)] = true
 		}
 		exclusive := rapid.Bool().Draw(t, "exclusive")
-		p := MakePlan(have, want, owned, exclusive)
+		p := MakePlan(have, named, owned, exclusive)
 
 		// A kernel calls the deletion of what is not there an error; we do not.
 		after := have
@@ -97,6 +99,9 @@ func TestPlan(t *testing.T) {
 		for _, c := range p.Changes {
 			if c.Op == ipvs.AddService && !claimed[c.Key] {
 				t.Fatalf("%s without a claim", c)
+			}
+			if h, w := have.Service(c.Key), want.Service(c.Key); h != nil && w != nil && h.Equal(w) {
+				t.Fatalf("%s, which is as wanted", c)
 			}
 		}
 	})
