@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -22,7 +23,15 @@ const DefaultTimeout = 5 * time.Second
 // that changes something and gets no answer, because of its context or the timeout,
 // returns an error that matches ErrUnanswered.
 type Client struct {
-	link *link
+	link    *link
+	reading *link // of Table, so that others do not wait for a long list; a second socket
+	release func() error
+}
+
+// newClient returns a client whose sockets are opened by open when they are used first.
+// release frees what open needs.
+func newClient(open func(wait time.Duration) (socket, uint16, error), release func() error, timeout time.Duration) *Client {
+	return &Client{link: newLink(open, timeout), reading: newLink(open, timeout), release: sync.OnceValue(release)}
 }
 
 // Option changes what Dial does.
@@ -62,7 +71,7 @@ func Dial(opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, &OpError{Op: OpDial, Err: err}
 	}
-	c := &Client{link: newLink(home.open, home.close, o.timeout)}
+	c := newClient(home.open, home.close, o.timeout)
 	if o.later {
 		return c, nil
 	}
@@ -73,9 +82,13 @@ func Dial(opts ...Option) (*Client, error) {
 	return c, nil
 }
 
-// Close ends the use of c once the exchange in flight is over. Later calls return
+// Close ends the use of c once the exchanges in flight are over. Later calls return
 // errors that match os.ErrClosed.
-func (c *Client) Close() error { return c.link.close() }
+func (c *Client) Close() error {
+	c.link.close()
+	c.reading.close()
+	return c.release()
+}
 
 // do carries out r, which is answered with an acknowledgement.
 func (c *Client) do(ctx context.Context, r Request) error {

@@ -26,7 +26,6 @@ var (
 // anew when it may hold the late answer of one that was given up.
 type link struct {
 	open    func(wait time.Duration) (socket, uint16, error) // a socket, and the family's number
-	release func() error                                     // frees what open needs
 	timeout time.Duration
 	turn    chan struct{} // holds one value while the fields below are in use
 
@@ -37,8 +36,8 @@ type link struct {
 	out, in  []byte // a request, a datagram
 }
 
-func newLink(open func(time.Duration) (socket, uint16, error), release func() error, timeout time.Duration) *link {
-	return &link{open: open, release: release, timeout: timeout, turn: make(chan struct{}, 1)}
+func newLink(open func(time.Duration) (socket, uint16, error), timeout time.Duration) *link {
+	return &link{open: open, timeout: timeout, turn: make(chan struct{}, 1)}
 }
 
 // take waits for the caller's turn, which leave ends, and for a socket.
@@ -262,13 +261,9 @@ func unanswered(err error) error {
 }
 
 // close waits for the exchange in flight.
-func (l *link) close() error {
+func (l *link) close() {
 	l.turn <- struct{}{}
 	defer l.leave()
-	if l.closed {
-		return nil
-	}
 	l.closed = true
 	l.drop()
-	return l.release()
 }

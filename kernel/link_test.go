@@ -46,7 +46,7 @@ func (k *fakeKernel) client() *Client {
 		}
 		return &fakeSocket{kernel: k}, k.family, nil
 	}
-	return &Client{link: newLink(open, func() error { return nil }, DefaultTimeout)}
+	return newClient(open, func() error { return nil }, DefaultTimeout)
 }
 
 type fakeSocket struct {
@@ -321,6 +321,53 @@ func TestClosed(t *testing.T) {
 	want(t, c.Close(), nil)
 	want(t, c.Close(), nil)
 	want(t, c.Flush(t.Context()), os.ErrClosed)
+	_, err := c.Table(t.Context())
+	want(t, err, os.ErrClosed)
+}
+
+// heldSocket hands on what it is to send when it is let.
+type heldSocket struct {
+	socket
+	asked, let chan struct{}
+}
+
+func (s heldSocket) Send(b []byte) error {
+	close(s.asked)
+	<-s.let
+	return s.socket.Send(b)
+}
+
+// TestEditsDoNotWaitForATable edits while a table's first list is under way.
+func TestEditsDoNotWaitForATable(t *testing.T) {
+	k := &fakeKernel{family: 32}
+	k.answer = func(cmd uint8) ([][]byte, error) {
+		if cmd == cmdGetService {
+			return [][]byte{}, nil
+		}
+		return done, nil
+	}
+	c := k.client()
+	asked, let := make(chan struct{}), make(chan struct{})
+	open := c.reading.open
+	c.reading.open = func(wait time.Duration) (socket, uint16, error) {
+		s, family, err := open(wait)
+		return heldSocket{s, asked, let}, family, err
+	}
+	read := make(chan error, 1)
+	go func() {
+		_, err := c.Table(t.Context())
+		read <- err
+	}()
+	select {
+	case <-asked:
+	case err := <-read:
+		t.Fatalf("the table was read over the socket of edits, error %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	want(t, c.Flush(ctx), nil)
+	close(let)
+	want(t, <-read, nil)
 }
 
 func TestTableSkipsWhatVanished(t *testing.T) {

@@ -26,11 +26,11 @@ const (
 // them: nothing is validated, names and comments are not there. It is no snapshot
 // of a table that is being written to, see Services.
 //
-// Other calls, edits too, may come between the lists that it reads: one for the
-// services and one for the destinations of each. The kernel works on one list at a
-// time, over however many sockets; meanwhile the answers before are decoded.
+// It has a socket of its own: other calls, edits too, wait for 32 KiB of a list at
+// most, since the kernel works on one at a time, over however many sockets.
+// Meanwhile the answers before are decoded.
 func (c *Client) Table(ctx context.Context) (ipvs.Table, error) {
-	services, err := read(ctx, c.link, Request{Op: OpServices}, func(payload []byte) (ipvs.Service, error) {
+	services, err := read(ctx, c.reading, Request{Op: OpServices}, func(payload []byte) (ipvs.Service, error) {
 		var raw rawService
 		return raw.decode(payload)
 	})
@@ -45,7 +45,7 @@ func (c *Client) Table(ctx context.Context) (ipvs.Table, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(full)
-		return c.collect(ctx, services, full, empty)
+		return collect(ctx, c.reading, services, full, empty)
 	})
 	group.Go(func() error {
 		var room []ipvs.Destination
@@ -68,7 +68,7 @@ func (c *Client) Table(ctx context.Context) (ipvs.Table, error) {
 
 // collect asks for the destinations of services and hands the answers on, undecoded.
 // A service that is not there any more becomes the zero value.
-func (c *Client) collect(ctx context.Context, services []ipvs.Service, full chan<- *chunk, empty <-chan *chunk) error {
+func collect(ctx context.Context, l *link, services []ipvs.Service, full chan<- *chunk, empty <-chan *chunk) error {
 	var u *chunk
 	for i := range services {
 		if u == nil {
@@ -79,7 +79,7 @@ func (c *Client) collect(ctx context.Context, services []ipvs.Service, full chan
 			}
 		}
 		s := &services[i]
-		there, err := c.gather(ctx, s.Key, u)
+		there, err := gather(ctx, l, s.Key, u)
 		if err != nil {
 			return err
 		}
@@ -98,14 +98,14 @@ func (c *Client) collect(ctx context.Context, services []ipvs.Service, full chan
 
 // gather appends the destinations of a service to u, and reports whether there is
 // such a service.
-func (c *Client) gather(ctx context.Context, key ipvs.ServiceKey, u *chunk) (there bool, err error) {
+func gather(ctx context.Context, l *link, key ipvs.ServiceKey, u *chunk) (there bool, err error) {
 	start := len(u.data)
-	err = list(ctx, c.link, Request{Op: OpDestinations, Key: key}, func() { u.data = u.data[:start] }, func(payload []byte) error {
+	err = list(ctx, l, Request{Op: OpDestinations, Key: key}, func() { u.data = u.data[:start] }, func(payload []byte) error {
 		u.data = append(u.data, payload...)
 		return nil
 	})
 	if err == nil && len(u.data) == start { // the kernel answers so too when there is no service
-		_, err = c.Service(ctx, key)
+		_, err = readOne(ctx, l, Request{Op: OpService, Key: key}, decodeService)
 	}
 	if errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrNoModule) {
 		return false, nil
