@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -29,11 +30,12 @@ const (
 // It has a socket of its own: other calls, edits too, wait for 32 KiB of a list at
 // most, since the kernel works on one at a time, over however many sockets.
 // Meanwhile the answers before are decoded.
-func (c *Client) Table(ctx context.Context) (ipvs.Table, error) {
-	services, err := read(ctx, c.reading, Request{Op: OpServices}, func(payload []byte) (ipvs.Service, error) {
-		var raw rawService
-		return raw.decode(payload)
-	})
+func (c *Client) Table(ctx context.Context, opts ...TableOption) (ipvs.Table, error) {
+	pace := &pace{began: time.Now()}
+	for _, opt := range opts {
+		opt(pace)
+	}
+	services, err := readServices(ctx, c.reading, pace)
 	if err != nil {
 		return ipvs.Table{}, err
 	}
@@ -45,7 +47,7 @@ func (c *Client) Table(ctx context.Context) (ipvs.Table, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(full)
-		return collect(ctx, c.reading, services, full, empty)
+		return collect(ctx, c.reading, pace, services, full, empty)
 	})
 	group.Go(func() error {
 		var room []ipvs.Destination
@@ -66,9 +68,25 @@ func (c *Client) Table(ctx context.Context) (ipvs.Table, error) {
 	return ipvs.TableOf(services...), nil
 }
 
+// readServices returns the services without destinations.
+func readServices(ctx context.Context, l *link, pace *pace) ([]ipvs.Service, error) {
+	services := []ipvs.Service{}
+	r := Request{Op: OpServices}
+	err := list(ctx, l, r, func() { services = services[:0] }, func(payload []byte) error {
+		var raw rawService
+		s, err := raw.decode(payload)
+		if err != nil {
+			return malformed(r, err)
+		}
+		services = append(services, s)
+		return pace.read(ctx, len(payload))
+	})
+	return services, err
+}
+
 // collect asks for the destinations of services and hands the answers on, undecoded.
 // A service that is not there any more becomes the zero value.
-func collect(ctx context.Context, l *link, services []ipvs.Service, full chan<- *chunk, empty <-chan *chunk) error {
+func collect(ctx context.Context, l *link, pace *pace, services []ipvs.Service, full chan<- *chunk, empty <-chan *chunk) error {
 	var u *chunk
 	for i := range services {
 		if u == nil {
@@ -88,9 +106,12 @@ func collect(ctx context.Context, l *link, services []ipvs.Service, full chan<- 
 		} else {
 			*s = ipvs.Service{}
 		}
-		if len(u.data) >= chunkSize || i == len(services)-1 {
+		if size := len(u.data); size >= chunkSize || i == len(services)-1 {
 			full <- u
 			u = nil
+			if err := pace.read(ctx, size); err != nil { // while that is decoded
+				return opError(Request{Op: OpDestinations, Key: services[i].Key}, err)
+			}
 		}
 	}
 	return nil

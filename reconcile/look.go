@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
+	"github.com/ipvs-ha/ipvs-ha/kernel"
 )
 
 // A look at the whole kernel, and what it says is to be done. Its reading takes
@@ -26,7 +27,7 @@ type look struct {
 }
 
 // look begins to read the kernel. The goroutine ends with ctx; Run waits for it.
-func (l *Loop) look(ctx context.Context, d Desired, ticket uint64) *look {
+func (l *Loop) look(ctx context.Context, d Desired, ticket uint64, opts ...kernel.TableOption) *look {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	k := &look{
 		ticket: ticket, touched: map[ipvs.ServiceKey]bool{}, made: len(l.believed.made),
@@ -38,7 +39,7 @@ func (l *Loop) look(ctx context.Context, d Desired, ticket uint64) *look {
 		defer cancel()
 		began := time.Now()
 		defer func() { k.took = time.Since(began) }()
-		have, err := l.kernel.Table(ctx)
+		have, err := l.kernel.Table(ctx, opts...)
 		if k.read, k.err = time.Now(), err; err == nil {
 			// A cluster that has never had a table owns nothing, so that an exclusive director
 			// which founds one does not empty its kernel.
@@ -48,9 +49,10 @@ func (l *Loop) look(ctx context.Context, d Desired, ticket uint64) *look {
 	return k
 }
 
-// lookAside begins a look whose outcome a later round gets.
+// lookAside begins a look whose outcome a later round gets. Nobody waits for it, so it
+// leaves the processors to those who do: changes, and the lease.
 func (l *Loop) lookAside(ctx context.Context, d Desired, ticket uint64) {
-	l.looking = l.look(ctx, d, ticket)
+	l.looking = l.look(ctx, d, ticket, kernel.Rest(lookRest))
 	l.rounds.full = time.Now().Add(time.Hour) // planned anew when it is done
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
+	"github.com/ipvs-ha/ipvs-ha/kernel"
 	"github.com/ipvs-ha/ipvs-ha/kernel/memkernel"
 	"github.com/ipvs-ha/ipvs-ha/syncd"
 )
@@ -14,15 +15,15 @@ import (
 // largeKernel takes as long to tell its table as one with a large table.
 type largeKernel struct {
 	*memkernel.Kernel
-	reads chan struct{} // has an element for each read that has begun
-	late  bool          // it tells what it held last, else what it held first
+	reads chan bool // has an element for each read that has begun: whether it may rest
+	late  bool      // it tells what it held last, else what it held first
 }
 
 const readTime = 5 * time.Second
 
-func (k *largeKernel) Table(ctx context.Context) (ipvs.Table, error) {
+func (k *largeKernel) Table(ctx context.Context, opts ...kernel.TableOption) (ipvs.Table, error) {
 	table, err := k.Kernel.Table(ctx)
-	k.reads <- struct{}{}
+	k.reads <- len(opts) > 0
 	select {
 	case <-time.After(readTime):
 	case <-ctx.Done():
@@ -42,14 +43,16 @@ func TestChangesDoNotWaitForALook(t *testing.T) {
 		exclusive, late := options[0], options[1]
 		dir := t.TempDir()
 		synctest.Test(t, func(t *testing.T) {
-			k := &largeKernel{Kernel: memkernel.New(), reads: make(chan struct{}, 100), late: late}
+			k := &largeKernel{Kernel: memkernel.New(), reads: make(chan bool, 100), late: late}
 			l, stop := runLoop(t, Config{Kernel: k, Interfaces: interfaces{"eth0": 2}, DataDir: dir, Exclusive: exclusive, DriftInterval: time.Hour})
 			defer stop()
 			l.Set(desired(t, 1, "tcp://10.9.0.1:80,10.8.0.1", "tcp://10.9.0.2:80,10.8.0.1", "tcp://10.9.0.3:80,10.8.0.1"))
 			if err := l.WaitApplied(t.Context(), 1); err != nil {
 				t.Fatal(err)
 			}
-			<-k.reads
+			if <-k.reads {
+				t.Error("the first read rests while the kernel lacks the table")
+			}
 			stray := parseService(t, "tcp://10.9.0.3:80,10.8.0.1").Destinations[0]
 			stray.Weight = 77
 			if errs := k.ByHand().Apply(t.Context(), []ipvs.Change{{Op: ipvs.SetDestination, Key: testKey(3), Destination: &stray}}); errs != nil {
@@ -57,7 +60,9 @@ func TestChangesDoNotWaitForALook(t *testing.T) {
 			}
 			looked := make(chan error, 1)
 			go func() { looked <- l.Now(t.Context()) }()
-			<-k.reads
+			if !<-k.reads {
+				t.Error("a look aside does not rest")
+			}
 			began := time.Now()
 			for revision, services := range [][]string{ // the last is as the first was; edited, added, deleted
 				2: {"tcp://10.9.0.1:80,10.8.0.1*9", "tcp://10.9.0.2:80,10.8.0.1", "tcp://10.9.0.3:80,10.8.0.1", "tcp://10.9.0.4:80,10.8.0.1"},
@@ -111,7 +116,7 @@ func TestChangesDoNotWaitForALook(t *testing.T) {
 func TestASurpriseEndsALook(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		k := &largeKernel{Kernel: memkernel.New(), reads: make(chan struct{}, 100)}
+		k := &largeKernel{Kernel: memkernel.New(), reads: make(chan bool, 100)}
 		l, stop := runLoop(t, Config{Kernel: k, Interfaces: interfaces{"eth0": 2}, DataDir: dir, DriftInterval: time.Hour})
 		defer stop()
 		l.Set(desired(t, 1, "tcp://10.9.0.1:80,10.8.0.1"))
@@ -144,7 +149,7 @@ func TestASurpriseEndsALook(t *testing.T) {
 func TestLooksTakeATenthOfTheTime(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		k := &largeKernel{Kernel: memkernel.New(), reads: make(chan struct{}, 1000)}
+		k := &largeKernel{Kernel: memkernel.New(), reads: make(chan bool, 1000)}
 		l, stop := runLoop(t, Config{Kernel: k, Interfaces: interfaces{"eth0": 2}, DataDir: dir, DriftInterval: time.Second})
 		defer stop()
 		l.Set(desired(t, 1, "tcp://10.9.0.1:80,10.8.0.1"))

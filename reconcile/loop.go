@@ -10,6 +10,7 @@ import (
 
 	"github.com/ipvs-ha/ipvs-ha/fault"
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
+	"github.com/ipvs-ha/ipvs-ha/kernel"
 	"github.com/ipvs-ha/ipvs-ha/syncd"
 )
 
@@ -17,8 +18,9 @@ import (
 // when what is added is there and os.ErrNotExist when what is set or deleted is
 // not.
 type Kernel interface {
-	// Table returns all services with their destinations. It need not be a snapshot.
-	Table(ctx context.Context) (ipvs.Table, error)
+	// Table returns all services with their destinations. It need not be a snapshot, nor
+	// rest when it is to.
+	Table(ctx context.Context, opts ...kernel.TableOption) (ipvs.Table, error)
 	// Apply carries out changes of services and destinations in order. It goes on
 	// after a failure, and returns one error for each change, or nil when none failed.
 	Apply(ctx context.Context, changes []ipvs.Change) []error

@@ -207,7 +207,7 @@ type blindKernel struct {
 	reads  atomic.Int32
 }
 
-func (k *blindKernel) Table(ctx context.Context) (ipvs.Table, error) {
+func (k *blindKernel) Table(ctx context.Context, _ ...kernel.TableOption) (ipvs.Table, error) {
 	k.reads.Add(1)
 	table, err := k.Kernel.Table(ctx)
 	hidden := k.hidden.Load()

@@ -13,11 +13,13 @@ import (
 
 // Deadlines for a kernel that does not answer.
 const (
-	readTimeout  = 2 * time.Minute  // for the whole table
+	readTimeout  = 10 * time.Minute // for the whole table; each answer has a shorter one in package kernel
 	applyTimeout = 30 * time.Second // for a batch of changes, the timeouts or the daemons
 	// lookPause is how many times as long as a look took the next one is away, at least:
 	// on a large table they would otherwise take the processor from all else.
-	lookPause     = 10
+	lookPause = 10
+	// lookRest is how many times as long as each part of a look aside took it rests.
+	lookRest      = 3
 	loggedObjects = 5 // named in one line of the log
 )
 

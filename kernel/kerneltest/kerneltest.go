@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
+	"github.com/ipvs-ha/ipvs-ha/kernel"
 )
 
 // Kernel is the whole method set of kernel.Client.
@@ -16,7 +17,7 @@ type Kernel interface {
 	Services(ctx context.Context) ([]ipvs.ServiceEntry, error)
 	Service(ctx context.Context, key ipvs.ServiceKey) (ipvs.ServiceEntry, error)
 	Destinations(ctx context.Context, key ipvs.ServiceKey) ([]ipvs.DestinationEntry, error)
-	Table(ctx context.Context) (ipvs.Table, error)
+	Table(ctx context.Context, opts ...kernel.TableOption) (ipvs.Table, error)
 	Apply(ctx context.Context, changes []ipvs.Change) []error
 	AddService(ctx context.Context, s ipvs.Service) error
 	SetService(ctx context.Context, s ipvs.Service) error

@@ -66,7 +66,7 @@ func (k *Kernel) Destinations(ctx context.Context, key ipvs.ServiceKey) ([]ipvs.
 
 // Table returns all virtual services with their destinations. It is asked for, and
 // refused, as one request, kernel.OpServices, and is a snapshot.
-func (k *Kernel) Table(ctx context.Context) (ipvs.Table, error) {
+func (k *Kernel) Table(ctx context.Context, _ ...kernel.TableOption) (ipvs.Table, error) {
 	services := []ipvs.Service{}
 	err := k.do(ctx, kernel.Request{Op: kernel.OpServices}, func(kernel.Request) syscall.Errno {
 		for _, s := range k.services {
