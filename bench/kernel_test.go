@@ -10,8 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -37,17 +35,16 @@ func must(tb testing.TB, err error) {
 	}
 }
 
-// table is what is loaded and read.
-func table() []ipvs.Service {
+// table is what is loaded and read; address makes addresses of three numbers.
+func table(address func(net, high, low byte) netip.Addr) []ipvs.Service {
 	list := make([]ipvs.Service, services)
 	for i := range list {
-		addr := netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)})
-		s := ipvs.Service{Key: ipvs.ServiceAt(ipvs.TCP, netip.AddrPortFrom(addr, 80)), Scheduler: "rr"}
+		at := func(net int) netip.AddrPort {
+			return netip.AddrPortFrom(address(byte(net), byte(i>>8), byte(i)), 80) // ipvsadm knows no other port with direct routing
+		}
+		s := ipvs.Service{Key: ipvs.ServiceAt(ipvs.TCP, at(9)), Scheduler: "rr"}
 		for j := range destinations {
-			s.Destinations = append(s.Destinations, ipvs.Destination{
-				Addr:    netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(10 + j), byte(i >> 8), byte(i)}), 80), // ipvsadm knows no other port with direct routing
-				Forward: ipvs.DRoute, Weight: 1,
-			})
+			s.Destinations = append(s.Destinations, ipvs.Destination{Addr: at(10 + j), Forward: ipvs.DRoute, Weight: 1})
 		}
 		list[i] = s
 	}
@@ -63,79 +60,56 @@ func dial(b *testing.B) *kernel.Client {
 	return c
 }
 
-// figures are the times of all iterations, for the ratios at the end.
-var figures struct {
-	sync.Mutex
-	took map[string]map[string][]time.Duration // of what, by whom
-	by   []string                              // in order
-}
-
-func note(what, by string, took time.Duration) {
-	figures.Lock()
-	defer figures.Unlock()
-	if figures.took == nil {
-		figures.took = map[string]map[string][]time.Duration{}
-	}
-	if figures.took[what] == nil {
-		figures.took[what] = map[string][]time.Duration{}
-	}
-	if !slices.Contains(figures.by, by) {
-		figures.by = append(figures.by, by)
-	}
-	figures.took[what][by] = append(figures.took[what][by], took)
-}
-
-// TestMain prints how the medians compare, behind the benchmarks' own lines.
+// TestMain says which kernel the figures are of, in a line that benchstat reads.
 func TestMain(m *testing.M) {
-	status := m.Run()
-	for what, took := range figures.took {
-		for _, by := range figures.by {
-			ours, theirs := median(took["ipvs-ha"]), median(took[by])
-			if limit := median(took["raw"]); theirs > 0 && limit > 0 && ours > 0 {
-				fmt.Printf("ratio: %s by %-10s %8.1f ms  %6.0f objects/s  %5.2f x raw  %5.2f x ipvs-ha\n", what, by,
-					float64(theirs.Microseconds())/1000, objects/theirs.Seconds(),
-					theirs.Seconds()/limit.Seconds(), theirs.Seconds()/ours.Seconds())
-			}
-		}
+	var name unix.Utsname
+	if unix.Uname(&name) == nil {
+		fmt.Printf("kernel: Linux %s\n", unix.ByteSliceToString(name.Release[:]))
 	}
-	os.Exit(status)
+	os.Exit(m.Run())
 }
 
-func median(d []time.Duration) time.Duration {
-	if len(d) == 0 {
-		return 0
-	}
-	d = slices.Sorted(slices.Values(d))
-	return d[len(d)/2]
-}
-
-// measure runs work b.N times, each after prepare.
-func measure(b *testing.B, what, by string, prepare, work func() error) {
+// measure runs work b.N times, each after prepare, and right after limit on the same
+// table: what else a machine does strikes both, so that x-raw, their ratio, is worth
+// something on any.
+func measure(b *testing.B, prepare, limit, work func() error) {
 	b.ReportAllocs()
+	var limits time.Duration
 	for b.Loop() {
 		b.StopTimer()
 		must(b, prepare())
-		b.StartTimer()
 		start := time.Now()
-		err := work()
-		note(what, by, time.Since(start))
-		must(b, err)
+		must(b, limit())
+		limits += time.Since(start)
+		must(b, prepare())
+		b.StartTimer()
+		must(b, work())
 	}
 	b.ReportMetric(objects*float64(b.N)/b.Elapsed().Seconds(), "objects/s")
+	b.ReportMetric(b.Elapsed().Seconds()/limits.Seconds(), "x-raw")
+}
+
+// inFamilies runs bench with a table of each address family.
+func inFamilies(b *testing.B, bench func(b *testing.B, list []ipvs.Service)) {
+	b.Run("family=ipv4", func(b *testing.B) {
+		bench(b, table(func(net, high, low byte) netip.Addr { return netip.AddrFrom4([4]byte{10, net, high, low}) }))
+	})
+	b.Run("family=ipv6", func(b *testing.B) {
+		bench(b, table(func(net, high, low byte) netip.Addr {
+			return netip.AddrFrom16([16]byte{0: 0xfd, 13: net, 14: high, 15: low})
+		}))
+	})
 }
 
 // BenchmarkLoad fills an empty table.
-func BenchmarkLoad(b *testing.B) {
-	list := table()
+func BenchmarkLoad(b *testing.B) { inFamilies(b, benchmarkLoad) }
+
+func benchmarkLoad(b *testing.B, list []ipvs.Service) {
 	ways := []struct {
 		by   string
 		load func(b *testing.B) func() error
 	}{
-		{"raw", func(b *testing.B) func() error {
-			r := dialRaw(b)
-			buffers := r.encode(list)
-			return func() error { return r.load(buffers) }
-		}},
+		{"raw", loadRaw(list)},
 		{"ipvs-ha", func(b *testing.B) func() error {
 			changes := ipvs.Diff(ipvs.Table{}, ipvs.TableOf(list...))
 			c := dial(b)
@@ -146,9 +120,9 @@ func BenchmarkLoad(b *testing.B) {
 		{"ipvsadm", func(b *testing.B) func() error {
 			var rules bytes.Buffer
 			for _, s := range list {
-				fmt.Fprintf(&rules, "-A -t %s:%d -s rr\n", s.Key.Addr, s.Key.Port)
+				fmt.Fprintf(&rules, "-A -t %s -s rr\n", netip.AddrPortFrom(s.Key.Addr, s.Key.Port))
 				for _, d := range s.Destinations {
-					fmt.Fprintf(&rules, "-a -t %s:%d -r %s -g -w 1\n", s.Key.Addr, s.Key.Port, d.Addr)
+					fmt.Fprintf(&rules, "-a -t %s -r %s -g -w 1\n", netip.AddrPortFrom(s.Key.Addr, s.Key.Port), d.Addr)
 				}
 			}
 			return func() error { return ipvsadm(b.Context(), rules.Bytes(), "-R") }
@@ -157,8 +131,7 @@ func BenchmarkLoad(b *testing.B) {
 	for _, way := range ways {
 		b.Run("by="+way.by, func(b *testing.B) {
 			c := dial(b)
-			load := way.load(b)
-			measure(b, "load", way.by, func() error { return c.Flush(b.Context()) }, load)
+			measure(b, func() error { return c.Flush(b.Context()) }, loadRaw(list)(b), way.load(b))
 			have, err := c.Table(b.Context())
 			must(b, err)
 			if diff := ipvs.Diff(have, ipvs.TableOf(list...)); len(diff) > 0 {
@@ -166,6 +139,14 @@ func BenchmarkLoad(b *testing.B) {
 			}
 			must(b, c.Flush(b.Context()))
 		})
+	}
+}
+
+func loadRaw(list []ipvs.Service) func(b *testing.B) func() error {
+	return func(b *testing.B) func() error {
+		r := dialRaw(b)
+		buffers := r.encode(list)
+		return func() error { return r.load(buffers) }
 	}
 }
 
@@ -181,7 +162,7 @@ func loadMoby(list []ipvs.Service) func(b *testing.B) func() error {
 				for _, d := range s.Destinations {
 					if err := h.NewDestination(theirs, &moby.Destination{
 						Address: d.Addr.Addr().AsSlice(), Port: d.Addr.Port(), Weight: int(d.Weight),
-						ConnectionFlags: uint32(d.Forward), AddressFamily: unix.AF_INET,
+						ConnectionFlags: uint32(d.Forward), AddressFamily: theirs.AddressFamily,
 					}); err != nil {
 						return err
 					}
@@ -193,9 +174,13 @@ func loadMoby(list []ipvs.Service) func(b *testing.B) func() error {
 }
 
 func mobyService(s ipvs.Service) *moby.Service {
+	mask := uint32(0xffffffff)
+	if s.Key.Family == ipvs.IPv6 {
+		mask = 128
+	}
 	return &moby.Service{
 		Address: net.IP(s.Key.Addr.AsSlice()), Protocol: unix.IPPROTO_TCP, Port: s.Key.Port,
-		SchedName: s.Scheduler, Netmask: 0xffffffff, AddressFamily: unix.AF_INET,
+		SchedName: s.Scheduler, Netmask: mask, AddressFamily: uint16(s.Key.Family),
 	}
 }
 
@@ -219,7 +204,7 @@ func loadCloudflare(list []ipvs.Service) func(b *testing.B) func() error {
 				for _, d := range s.Destinations {
 					if err := c.CreateDestination(theirs, cloudflare.Destination{
 						Address: d.Addr.Addr(), Port: d.Addr.Port(), Weight: uint32(d.Weight),
-						FwdMethod: cloudflare.ForwardType(d.Forward), Family: cloudflare.INET,
+						FwdMethod: cloudflare.ForwardType(d.Forward), Family: theirs.Family,
 					}); err != nil {
 						return err
 					}
@@ -232,8 +217,8 @@ func loadCloudflare(list []ipvs.Service) func(b *testing.B) func() error {
 
 func cloudflareService(s ipvs.Service) cloudflare.Service {
 	return cloudflare.Service{
-		Address: s.Key.Addr, Netmask: netmask.MaskFrom4([4]byte{255, 255, 255, 255}), Scheduler: s.Scheduler,
-		Port: s.Key.Port, Family: cloudflare.INET, Protocol: cloudflare.TCP,
+		Address: s.Key.Addr, Netmask: netmask.MaskFrom(s.Key.Addr.BitLen(), s.Key.Addr.BitLen()), Scheduler: s.Scheduler,
+		Port: s.Key.Port, Family: cloudflare.AddressFamily(s.Key.Family), Protocol: cloudflare.TCP,
 	}
 }
 
@@ -256,30 +241,14 @@ func ipvsadm(ctx context.Context, input []byte, args ...string) error {
 }
 
 // BenchmarkDump reads all services and destinations.
-func BenchmarkDump(b *testing.B) {
-	list := table()
+func BenchmarkDump(b *testing.B) { inFamilies(b, benchmarkDump) }
+
+func benchmarkDump(b *testing.B, list []ipvs.Service) {
 	ways := []struct {
 		by   string
 		dump func(b *testing.B) func() (int, error) // counts objects
 	}{
-		{"raw", func(b *testing.B) func() (int, error) {
-			r := dialRaw(b)
-			var requests [][]byte
-			requests = append(requests, r.request(nil, getService, unix.NLM_F_DUMP, nil))
-			for _, s := range list {
-				requests = append(requests, r.request(nil, getDest, unix.NLM_F_DUMP, attr(nil, 1, key(s.Key)...)))
-			}
-			return func() (total int, err error) {
-				for _, request := range requests {
-					n, err := r.dump(request)
-					if err != nil {
-						return 0, err
-					}
-					total += n
-				}
-				return total, nil
-			}
-		}},
+		{"raw", dumpRaw(list)},
 		{"ipvs-ha", func(b *testing.B) func() (int, error) {
 			c := dial(b)
 			return func() (total int, err error) {
@@ -330,14 +299,39 @@ func BenchmarkDump(b *testing.B) {
 	defer func() { must(b, c.Flush(b.Context())) }()
 	for _, way := range ways {
 		b.Run("by="+way.by, func(b *testing.B) {
-			dump := way.dump(b)
-			measure(b, "dump", way.by, func() error { return nil }, func() error {
-				n, err := dump()
-				if err == nil && n != objects {
-					err = fmt.Errorf("%d objects, want %d", n, objects)
-				}
-				return err
-			})
+			measure(b, func() error { return nil }, whole(dumpRaw(list)(b)), whole(way.dump(b)))
 		})
+	}
+}
+
+func dumpRaw(list []ipvs.Service) func(b *testing.B) func() (int, error) {
+	return func(b *testing.B) func() (int, error) {
+		r := dialRaw(b)
+		var requests [][]byte
+		requests = append(requests, r.request(nil, getService, unix.NLM_F_DUMP, nil))
+		for _, s := range list {
+			requests = append(requests, r.request(nil, getDest, unix.NLM_F_DUMP, attr(nil, 1, key(s.Key)...)))
+		}
+		return func() (total int, err error) {
+			for _, request := range requests {
+				n, err := r.dump(request)
+				if err != nil {
+					return 0, err
+				}
+				total += n
+			}
+			return total, nil
+		}
+	}
+}
+
+// whole makes it an error when dump has not read all objects.
+func whole(dump func() (int, error)) func() error {
+	return func() error {
+		n, err := dump()
+		if err == nil && n != objects {
+			err = fmt.Errorf("%d objects, want %d", n, objects)
+		}
+		return err
 	}
 }

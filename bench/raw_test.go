@@ -93,10 +93,14 @@ func (r *rawSocket) encode(services []ipvs.Service) (buffers [][]byte) {
 	}
 	for _, s := range services {
 		k := key(s.Key)
+		netmask := []byte{255, 255, 255, 255}
+		if s.Key.Family == ipvs.IPv6 {
+			netmask = u32(128)
+		}
 		service := attr(k[:len(k):len(k)], 6, append([]byte(s.Scheduler), 0)...)
 		service = attr(service, 7, 0, 0, 0, 0, 255, 255, 255, 255)
 		service = attr(service, 8, u32(0)...)
-		service = attr(service, 9, 255, 255, 255, 255)
+		service = attr(service, 9, netmask...)
 		add(newService, attr(nil, 1, service...))
 		for _, d := range s.Destinations {
 			dest := address(nil, 1, d.Addr.Addr())
@@ -105,7 +109,7 @@ func (r *rawSocket) encode(services []ipvs.Service) (buffers [][]byte) {
 			dest = attr(dest, 4, u32(uint32(d.Weight))...)
 			dest = attr(dest, 5, u32(0)...)
 			dest = attr(dest, 6, u32(0)...)
-			dest = attr(dest, 11, u16(unix.AF_INET)...)
+			dest = attr(dest, 11, u16(uint16(s.Key.Family))...)
 			add(newDest, attr(attr(nil, 1, k...), 2, dest...))
 		}
 	}

@@ -10,16 +10,27 @@ import (
 // BenchmarkEncode appends requests to a buffer that has room.
 func BenchmarkEncode(b *testing.B) {
 	key := ipvs.ServiceAt(ipvs.TCP, netip.MustParseAddrPort("10.9.0.100:80"))
-	for _, r := range []Request{
-		{Op: OpAddService, Key: key, Service: &ipvs.Service{Key: key, Scheduler: "wrr"}},
-		{Op: OpAddDestination, Key: key, Destination: &ipvs.Destination{Addr: netip.MustParseAddrPort("10.9.0.21:80"), Forward: ipvs.DRoute, Weight: 1}},
-		{Op: OpDeleteDestination, Key: key, Address: netip.MustParseAddrPort("10.9.0.21:80")},
+	key6 := ipvs.ServiceAt(ipvs.TCP, netip.MustParseAddrPort("[2001:db8::100]:80"))
+	add := func(key ipvs.ServiceKey, destination string) Request {
+		return Request{Op: OpAddDestination, Key: key, Destination: &ipvs.Destination{
+			Addr: netip.MustParseAddrPort(destination), Forward: ipvs.DRoute, Weight: 1,
+		}}
+	}
+	for _, bench := range []struct {
+		name    string
+		request Request
+	}{
+		{"add-service", Request{Op: OpAddService, Key: key, Service: &ipvs.Service{Key: key, Scheduler: "wrr"}}},
+		{"add-service6", Request{Op: OpAddService, Key: key6, Service: &ipvs.Service{Key: key6, Scheduler: "wrr"}}},
+		{"add-destination", add(key, "10.9.0.21:80")},
+		{"add-destination6", add(key6, "[2001:db8::21]:80")},
+		{"delete-destination", Request{Op: OpDeleteDestination, Key: key, Address: netip.MustParseAddrPort("10.9.0.21:80")}},
 	} {
-		b.Run(r.Op, func(b *testing.B) {
+		b.Run(bench.name, func(b *testing.B) {
 			b.ReportAllocs()
 			buffer := make([]byte, 0, 1024)
 			for b.Loop() {
-				buffer = appendRequest(buffer[:0], r)
+				buffer = appendRequest(buffer[:0], bench.request)
 			}
 		})
 	}
@@ -30,16 +41,20 @@ func BenchmarkEncode(b *testing.B) {
 func BenchmarkDecode(b *testing.B) {
 	messages := map[string][]byte{}
 	captured(b, func(kind string, payload []byte) { messages[kind] = payload })
-	inner, err := nest(messages["destination"], attrDest)
-	if err != nil {
-		b.Fatal(err)
+	destination := func(family ipvs.Family, message string) func() error {
+		inner, err := nest(messages[message], attrDest)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return func() error { var r rawDestination; _, err := r.decode(family, inner); return err }
 	}
 	for _, bench := range []struct {
 		name   string
 		decode func() error
 	}{
 		{"service", func() error { var r rawService; _, err := r.decode(messages["service"]); return err }},
-		{"destination", func() error { var r rawDestination; _, err := r.decode(ipvs.IPv4, inner); return err }},
+		{"destination", destination(ipvs.IPv4, "destination")},
+		{"destination6", destination(ipvs.IPv6, "destination6")},
 		{"service-counters", func() error { _, err := decodeService(messages["service"]); return err }},
 		{"destination-counters", func() error { _, err := decodeDestination(ipvs.IPv4, messages["destination"]); return err }},
 	} {
