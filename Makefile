@@ -2,19 +2,26 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GUEST   := $(CURDIR)/e2e/guest/run
 
+# A pipe fails when any of its parts does.
+SHELL       := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+
 # Tests of one target: make kernel RUN=TestConformance
 RUN     ?=
-BENCH   ?=
 SELECT  := $(if $(RUN),-run '$(RUN)' -v)
 
 STATICCHECK := go tool -modfile=tools/staticcheck/go.mod staticcheck
 GOFUMPT     := go tool -modfile=tools/gofumpt/go.mod gofumpt
+BENCHSTAT   := go tool -modfile=tools/benchstat/go.mod benchstat
 
 # The tests on a real kernel fail, rather than skip, when there is none.
 on-kernel = CGO_ENABLED=0 IPVS_HA_REAL_KERNEL=required go test -count=1 -p 1 $(SELECT)
 
 on-lab    = IPVS_HA_BIN=$(CURDIR)/bin/ipvs-ha $(on-kernel)
 lab-files = --file $(CURDIR)/bin/ipvs-ha --file $(CURDIR)/e2e/demo
+
+# What the machine is, beside figures.
+host = $$(sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *//; s/ / x /')
 
 .NOTPARALLEL:
 .PHONY: help build demo test lint unit kernel e2e bench bench-failover bench-order bench-agent steady campaign guest fmt clean
@@ -49,16 +56,21 @@ e2e: build guest ## whole clusters on a real kernel
 	$(on-lab) -parallel 2 -timeout 18m -exec '$(GUEST) --guest --timeout 1100 $(lab-files) --' ./e2e
 	IPVS_HA_WITHOUT=mh $(on-lab) -timeout 5m -run TestMissingScheduler -exec '$(GUEST) --timeout 300 $(lab-files) --without ip_vs_mh --' ./e2e
 
-bench: guest ## package kernel against a bare netlink loop, other libraries and ipvsadm, in one boot (for benchstat: BENCH='-count 10')
-	go test -run '^$$' -bench . ./kernel
-	cd bench && CGO_ENABLED=0 go test -run '^$$' -bench . -benchtime 3x $(BENCH) -timeout 20m -exec '$(GUEST) --timeout 1200 --' .
+# Compared is what means the same on any machine. On the machine of the stored figures the times do too:
+# go tool -modfile=tools/benchstat/go.mod benchstat -table pkg -ignore .config bench/stored.txt bench/new.txt
+COUNT ?= 6
+bench: guest ## package kernel against a bare netlink loop, other libraries and ipvsadm, and all that against stored figures
+	@printf 'date: %s\ncommit: %s\nhost: %s\n' "$$(LC_ALL=C date -u '+%-d %B %Y')" '$(VERSION)' "$(host)" >bench/new.txt
+	go test -run '^$$' -bench . -benchtime 0.2s -count $(COUNT) ./kernel ./reconcile | tee -a bench/new.txt
+	CGO_ENABLED=0 go -C bench test -run '^$$' -bench . -benchtime 1x -count $(COUNT) -timeout 30m -exec '$(GUEST) --timeout 1800 --' . | tee -a bench/new.txt
+	@$(BENCHSTAT) -table pkg -ignore .config -filter '.unit:(x-raw OR B/op OR allocs/op)' bench/stored.txt bench/new.txt
 
 # The machine should have nothing else to do. Runs of each event: make bench-failover RUNS=3
 RUNS ?= 10
 bench-failover: build ## ipvs-ha beside keepalived, in half an hour at most; prints a table
 	e2e/guest/install keepalived:keepalived
 	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
-	IPVS_HA_BENCH_COMMAND='make bench-failover RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$$(sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *//; s/ / x /')" \
+	IPVS_HA_BENCH_COMMAND='make bench-failover RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$(host)" \
 	$(on-lab) -run '^$$' -bench BenchmarkFailover -benchtime $(RUNS)x -timeout 30m \
 		-exec "$(GUEST) --timeout 1800 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e
 
@@ -67,7 +79,7 @@ bench-order: guest ## what a planned move loses, by the order of the sync daemon
 
 steady: MINUTES = 5
 steady: ## 200 changes a second for MINUTES, through all of three agents on this machine
-	IPVS_HA_STEADY=$(MINUTES)m bash -o pipefail -c 'go test -count=1 -v -run TestSteadyWrites ./agent | grep -v level='
+	IPVS_HA_STEADY=$(MINUTES)m go test -count=1 -v -run TestSteadyWrites ./agent | grep -v level=
 
 # One of its parts, changes, large or writes: make bench-agent PART=writes
 PART ?=
@@ -75,7 +87,7 @@ MINUTES ?= 1
 bench-agent: build guest ## whole agents: changes, a large table, memory, steady writes for MINUTES; prints a table
 	e2e/guest/install keepalived:keepalived
 	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
-	IPVS_HA_BENCH_COMMAND='make bench-agent$(if $(PART), PART=$(PART)) MINUTES=$(MINUTES)' IPVS_HA_BENCH_HOST="$$(sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *//; s/ / x /')" \
+	IPVS_HA_BENCH_COMMAND='make bench-agent$(if $(PART), PART=$(PART)) MINUTES=$(MINUTES)' IPVS_HA_BENCH_HOST="$(host)" \
 	IPVS_HA_MINUTES=$(MINUTES) $(on-lab) -v -run '^$$' -bench 'BenchmarkAgent$(if $(PART),/$(PART))' -benchtime 1x -timeout 20m \
 		-exec "$(GUEST) --mem 3072 --timeout 1200 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e
 
@@ -83,7 +95,7 @@ campaign: RUNS = 50
 campaign: build ## every fault RUNS times, in nearly an hour; prints a table
 	e2e/guest/install keepalived:keepalived
 	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
-	IPVS_HA_BENCH_COMMAND='make campaign RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$$(sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *//; s/ / x /')" \
+	IPVS_HA_BENCH_COMMAND='make campaign RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$(host)" \
 	IPVS_HA_RUNS=$(RUNS) $(on-lab) -v -parallel 4 -timeout 2h $(if $(RUN),,-run 'TestOneOwner|TestProbeSeesTwoOwners|TestNoNeedlessMove') \
 		-exec "$(GUEST) --guest --timeout 7200 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e
 
