@@ -20,7 +20,7 @@ import (
 const (
 	buffer = 64 << 10
 
-	newService, getService, newDest, getDest = 1, 4, 5, 8
+	newService, getService, newDest, setDest, getDest = 1, 4, 5, 6, 8
 )
 
 type rawSocket struct {
@@ -75,46 +75,59 @@ func (r *rawSocket) request(b []byte, cmd byte, flags uint16, attrs []byte) []by
 	return append(b, attrs...)
 }
 
+// buffers are requests that are sent together.
+type buffers struct {
+	raw  *rawSocket
+	done [][]byte
+	b    []byte
+	last int // where the last request in b begins
+}
+
+func (u *buffers) add(cmd byte, attrs []byte) {
+	if len(u.b)+20+len(attrs) > buffer {
+		u.end()
+	}
+	u.last = len(u.b)
+	u.b = u.raw.request(u.b, cmd, 0, attrs)
+}
+
+// end asks for an acknowledgement of the last request.
+func (u *buffers) end() {
+	binary.NativeEndian.PutUint16(u.b[u.last+6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
+	u.done = append(u.done, u.b)
+	u.b = nil
+}
+
 // encode returns the buffers that load a table.
-func (r *rawSocket) encode(services []ipvs.Service) (buffers [][]byte) {
-	var b []byte
-	last := 0
-	end := func() {
-		binary.NativeEndian.PutUint16(b[last+6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
-		buffers = append(buffers, b)
-		b = nil
-	}
-	add := func(cmd byte, attrs []byte) {
-		if len(b)+20+len(attrs) > buffer {
-			end()
-		}
-		last = len(b)
-		b = r.request(b, cmd, 0, attrs)
-	}
+func (r *rawSocket) encode(services []ipvs.Service) [][]byte {
+	u := &buffers{raw: r}
 	for _, s := range services {
-		k := key(s.Key)
 		netmask := []byte{255, 255, 255, 255}
 		if s.Key.Family == ipvs.IPv6 {
 			netmask = u32(128)
 		}
-		service := attr(k[:len(k):len(k)], 6, append([]byte(s.Scheduler), 0)...)
+		service := attr(key(s.Key), 6, append([]byte(s.Scheduler), 0)...)
 		service = attr(service, 7, 0, 0, 0, 0, 255, 255, 255, 255)
 		service = attr(service, 8, u32(0)...)
 		service = attr(service, 9, netmask...)
-		add(newService, attr(nil, 1, service...))
+		u.add(newService, attr(nil, 1, service...))
 		for _, d := range s.Destinations {
-			dest := address(nil, 1, d.Addr.Addr())
-			dest = attr(dest, 2, byte(d.Addr.Port()>>8), byte(d.Addr.Port()))
-			dest = attr(dest, 3, u32(uint32(d.Forward))...)
-			dest = attr(dest, 4, u32(uint32(d.Weight))...)
-			dest = attr(dest, 5, u32(0)...)
-			dest = attr(dest, 6, u32(0)...)
-			dest = attr(dest, 11, u16(uint16(s.Key.Family))...)
-			add(newDest, attr(attr(nil, 1, k...), 2, dest...))
+			u.add(newDest, destination(s.Key, d))
 		}
 	}
-	end()
-	return buffers
+	u.end()
+	return u.done
+}
+
+func destination(k ipvs.ServiceKey, d ipvs.Destination) []byte {
+	dest := address(nil, 1, d.Addr.Addr())
+	dest = attr(dest, 2, byte(d.Addr.Port()>>8), byte(d.Addr.Port()))
+	dest = attr(dest, 3, u32(uint32(d.Forward))...)
+	dest = attr(dest, 4, u32(uint32(d.Weight))...)
+	dest = attr(dest, 5, u32(0)...)
+	dest = attr(dest, 6, u32(0)...)
+	dest = attr(dest, 11, u16(uint16(k.Family))...)
+	return attr(attr(nil, 1, key(k)...), 2, dest...)
 }
 
 // load sends each buffer and waits for its acknowledgement.
