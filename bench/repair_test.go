@@ -44,7 +44,7 @@ func benchmarkRepair(b *testing.B, list []ipvs.Service) {
 					return fmt.Errorf("%d changes, want %d", len(changes), len(spoil))
 				}
 				return errors.Join(c.Apply(b.Context(), changes)...)
-			})
+			}, nothing)
 		})
 	}
 }
