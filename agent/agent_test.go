@@ -106,7 +106,8 @@ func await(t testing.TB, what string, check func(context.Context) error) {
 var web = ipvs.ServiceAt(ipvs.TCP, netip.MustParseAddrPort("10.9.0.100:80"))
 
 func add(key ipvs.ServiceKey, scheduler string) api.Write {
-	return api.Write{ID: api.NewID(), Changes: []ipvs.Change{{Op: ipvs.AddService, Key: key, Service: &ipvs.Service{Key: key, Scheduler: scheduler}}}}
+	service := &ipvs.Service{Key: key, Scheduler: scheduler, NoVIP: ipvs.Negated(key.FWMark == 0)}
+	return api.Write{ID: api.NewID(), Changes: []ipvs.Change{{Op: ipvs.AddService, Key: key, Service: service}}}
 }
 
 func holds(t *testing.T, n *node, key ipvs.ServiceKey) bool {

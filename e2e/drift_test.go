@@ -200,7 +200,7 @@ func TestMissingScheduler(t *testing.T) {
 	l := newLab(t, "d1", "d2", "d3")
 	l.startAll()
 	leader := l.awaitLeader()
-	leader.mustApply(smallTable, "apply", "-f", "-")
+	leader.mustApply("vips: []\n"+smallTable, "apply", "-f", "-")
 	const service = "tcp://10.9.0.200:80"
 	out, code := l.others(leader)[0].ha("service", "add", service, "--scheduler", "mh")
 	if code != 4 {
