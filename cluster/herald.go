@@ -89,6 +89,7 @@ func (h *herald) tell(id raft.ServerID) {
 		h.mu.Lock()
 		f.busy = false
 		h.mu.Unlock()
+		h.tell(id) // of what was committed meanwhile
 	})
 }
 

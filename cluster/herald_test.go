@@ -53,3 +53,33 @@ func TestHeraldKeepsToItsTerm(t *testing.T) {
 		}
 	}
 }
+
+// TestHeraldTellsWhatWasCommittedMeanwhile: a commit while a follower is being told of
+// the one before must not wait for raft.
+func TestHeraldTellsWhatWasCommittedMeanwhile(t *testing.T) {
+	var committed atomic.Uint64
+	committed.Store(7)
+	sending, told := make(chan struct{}), make(chan uint64, 9)
+	h := herald{
+		send: func(_ raft.ServerID, _ raft.ServerAddress, request *raft.AppendEntriesRequest, _ *raft.AppendEntriesResponse) error {
+			told <- request.LeaderCommitIndex
+			<-sending
+			return nil
+		},
+		indexes: func() (uint64, uint64, uint64) { i := committed.Load(); return i, i, 3 },
+	}
+	h.took("f", "address", &raft.AppendEntriesRequest{Term: 3, Entries: []*raft.Log{{Index: 7, Term: 3}}})
+	<-told
+	committed.Store(8)
+	h.took("f", "address", &raft.AppendEntriesRequest{Term: 3, Entries: []*raft.Log{{Index: 8, Term: 3}}})
+	close(sending)
+	select {
+	case got := <-told:
+		if got != 8 {
+			t.Errorf("told %d, want 8", got)
+		}
+	case <-time.After(patience):
+		t.Error("it was not told")
+	}
+	h.close()
+}
