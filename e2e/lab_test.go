@@ -52,6 +52,7 @@ type lab struct {
 	prefix string
 	nodes  []*node
 	probe  *probe // nil: nobody watches
+	probe6 *probe // of an IPv6 VIP; nil: nobody watches
 }
 
 var labs atomic.Int32

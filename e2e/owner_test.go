@@ -34,8 +34,7 @@ func TestOneOwner(t *testing.T) {
 		if campaign && f.apart {
 			t.Run(f.name, func(t *testing.T) {
 				t.Parallel()
-				l, _ := vipLab(t, "")
-				report(t, f.name, l.suffer(t, f, n))
+				report(t, f.name, ownerLab(t).suffer(t, f, n))
 			})
 		}
 	}
@@ -49,7 +48,7 @@ func TestOneOwner(t *testing.T) {
 			case f.apart || f.long && !campaign:
 				continue
 			case l == nil || t.Failed():
-				l, _ = vipLab(t, "")
+				l = ownerLab(t)
 			}
 			t.Run(f.name, func(t *testing.T) { report(t, f.name, l.suffer(t, f, n)) })
 			if t.Failed() {
@@ -57,6 +56,22 @@ func TestOneOwner(t *testing.T) {
 			}
 		}
 	})
+}
+
+// ownerLab is a vipLab with an IPv6 VIP, which is watched too, but not as closely: the
+// probes keep an emulated kernel busy.
+func ownerLab(t *testing.T) *lab {
+	t.Helper()
+	l, _ := vipLab(t, "", func(l *lab) string {
+		for i, n := range l.nodes {
+			l.run("ip", "-n", n.ns, "addr", "add", fmt.Sprintf("2001:db8::%d/64", 11+i), "dev", "eth0", "nodad")
+		}
+		return ""
+	})
+	l.awaitLeader().mustHA("service", "add", "tcp://[2001:db8::100]:80")
+	l.probe6 = l.newProbeEvery(3*probeInterval, 2, "2001:db8::100", "eth0")
+	l.probe6.awaitOwner(l, "nobody")
+	return l
 }
 
 // TestProbeSeesTwoOwners: without the fence, an owner whose agent is dead or stopped
@@ -130,10 +145,21 @@ func (l *lab) suffer(t *testing.T, f fault, n int) tally {
 	l.t, l.probe.t = t, t
 	l.settle()
 	l.probe.forget()
+	if l.probe6 != nil {
+		l.probe6.t = t
+		l.probe6.forget()
+	}
 	for range n {
 		l.sufferOnce(f)
 	}
 	gaps, overlap := l.probe.moves()
+	if l.probe6 != nil {
+		gaps6, overlap6 := l.probe6.moves()
+		if f.moves && len(gaps6) == 0 {
+			t.Errorf("%s: the IPv6 VIP has not moved", f.name)
+		}
+		overlap += overlap6
+	}
 	if f.stays && len(gaps) > 0 {
 		t.Errorf("%s: the role has moved %d times", f.name, len(gaps))
 	}

@@ -27,9 +27,10 @@ type probe struct {
 	mac  net.HardwareAddr
 	to   map[string]net.HardwareAddr // by director
 
-	lag  time.Duration // an answer may take so long
-	stop chan struct{}
-	done sync.WaitGroup
+	every time.Duration // between two requests
+	lag   time.Duration // an answer may take so long
+	stop  chan struct{}
+	done  sync.WaitGroup
 
 	mu      sync.Mutex
 	sent    map[uint32]time.Time // by director's number and sequence
@@ -61,6 +62,12 @@ func (l *lab) newProbeAt(vip, device string) *probe {
 // ones.
 func (l *lab) newProbeFrom(number int, vip, device string) *probe {
 	l.t.Helper()
+	return l.newProbeEvery(probeInterval, number, vip, device)
+}
+
+// newProbeEvery asks them as seldom as it is told.
+func (l *lab) newProbeEvery(every time.Duration, number int, vip, device string) *probe {
+	l.t.Helper()
 	address := fmt.Sprintf("10.9.0.%d", 49+number)
 	ns := fmt.Sprintf("%sc%d", l.prefix, number)
 	if _, err := os.Stat("/run/netns/" + ns); err != nil { // a former probe's
@@ -68,7 +75,7 @@ func (l *lab) newProbeFrom(number int, vip, device string) *probe {
 	}
 	p := &probe{
 		t: l.t, vip: netip.MustParseAddr(vip), from: netip.MustParseAddr(address), mac: l.macOf(ns, "eth0"),
-		to: map[string]net.HardwareAddr{}, stop: make(chan struct{}), sent: map[uint32]time.Time{},
+		to: map[string]net.HardwareAddr{}, every: every, stop: make(chan struct{}), sent: map[uint32]time.Time{},
 	}
 	for _, n := range l.nodes {
 		if !strings.HasPrefix(n.name, "w") {
@@ -132,7 +139,7 @@ func (l *lab) macOf(ns, device string) net.HardwareAddr {
 }
 
 func (p *probe) send() {
-	tick := time.NewTicker(probeInterval)
+	tick := time.NewTicker(p.every)
 	defer tick.Stop()
 	for seq := uint16(0); ; seq++ {
 		select {
@@ -245,7 +252,7 @@ func (p *probe) owner() string {
 	if len(p.accepts) == 0 {
 		return ""
 	}
-	if last := p.accepts[len(p.accepts)-1]; time.Since(last.sent) < 20*probeInterval+p.lag {
+	if last := p.accepts[len(p.accepts)-1]; time.Since(last.sent) < 20*p.every+p.lag {
 		return last.director
 	}
 	return ""
