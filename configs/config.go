@@ -222,10 +222,10 @@ func (c *Config) nameAfterHost(f *file, hostname func() (string, error)) {
 // check reports what the parts of c mean together.
 func (c *Config) check(f *file) {
 	if !f.has("cluster.name") {
-		f.failf("cluster.name", "is missing; all nodes of a cluster have the same")
+		f.failf("cluster.name", "is missing; %s", required["cluster.name"])
 	}
 	if !f.has("cluster.address") {
-		f.failf("cluster.address", "is missing; it is this host's own address, where the other nodes reach it")
+		f.failf("cluster.address", "is missing; %s", required["cluster.address"])
 	}
 	if len(f.errs) > 0 {
 		return // what was not understood is not compared

@@ -1,6 +1,8 @@
 package configs
 
 import (
+	"errors"
+	"fmt"
 	"math"
 
 	"go.yaml.in/yaml/v3"
@@ -24,7 +26,7 @@ func ParseTable(data []byte, name string) (ipvs.Document, error) {
 		f.keys(f.root, "", tableKeys(&doc))
 	}
 	if len(f.errs) == 0 && !f.has("services") {
-		f.failf("services", `is missing; "services: []" means none`)
+		f.failf("services", "is missing; %s", required["services"])
 	}
 	// What was not understood is not judged.
 	if len(f.errs) == 0 {
@@ -98,8 +100,21 @@ func serviceKeys(s *ipvs.Service) []key {
 		{name: "name", read: text(&s.Name, nil)},
 		{name: "comment", read: text(&s.Comment, nil)},
 		{name: "vip", read: negated(&s.NoVIP)},
-		{name: "scheduler", read: text(&s.Scheduler, nil)},
-		{name: "persistence.timeout", read: unmarshal(&s.Persistence.Timeout)},
+		{name: "scheduler", read: text(&s.Scheduler, func(name string) error {
+			if name == "" {
+				return errors.New("is empty; leave the key out to have " + ipvs.DefaultScheduler)
+			}
+			return nil
+		})},
+		{name: "persistence.timeout", read: scalar(func(text string) error {
+			if err := s.Persistence.Timeout.UnmarshalText([]byte(text)); err != nil {
+				return err
+			}
+			if s.Persistence.Timeout == 0 { // which would be no persistence
+				return fmt.Errorf("%s is not from 1s to %s; leave persistence out to have none", text, ipvs.MaxTimeout)
+			}
+			return nil
+		})},
 		{name: "persistence.netmask", read: address(&s.Persistence.Netmask, nil)},
 		{name: "persistence.prefix", read: number(&s.Persistence.Prefix, 1, 128)},
 		{name: "persistence.engine", read: text(&s.Persistence.Engine, nil)},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -174,7 +175,7 @@ const (
 // keys reads n, a mapping whose keys are given.
 func (f *file) keys(n *yaml.Node, path string, keys []key) {
 	if !plain(n, yaml.MappingNode) {
-		f.failAt(n, path, "want a mapping, not "+kind(n))
+		f.failAt(n, path, "want a mapping"+example(path)+", not "+kind(n))
 		return
 	}
 	seen := map[string]bool{}
@@ -189,18 +190,71 @@ func (f *file) keys(n *yaml.Node, path string, keys []key) {
 		seen[name] = true
 		if i := slices.IndexFunc(keys, func(k key) bool { return k.name == name }); i >= 0 {
 			if value.Tag == nullTag {
-				f.failAt(at, full, "has no value; leave the key out to have the default")
+				f.failAt(at, full, "has no value; "+instead(full))
 				continue
 			}
 			keys[i].read(f, full, value)
 			continue
 		}
 		if inner := below(name, keys); len(inner) > 0 {
+			before := len(f.errs)
 			f.keys(value, full, inner)
+			if name == "persistence" && len(f.errs) == before {
+				if key, _ := pair(value, "timeout"); key == nil { // without it there is none, whatever else is said
+					f.failAt(at, full, "needs timeout, such as "+examples[anywhere(full)])
+				}
+			}
 			continue
 		}
 		f.failAt(at, full, "unknown key; want one of "+strings.Join(names(keys), ", "))
 	}
+}
+
+// required says, of keys that must have a value, what that is.
+var required = map[string]string{
+	"services":                          `"services: []" means none`,
+	"services[].service":                "want one like tcp://10.9.0.100:80",
+	"services[].persistence.timeout":    "say how long a client stays with its destination, like 5m",
+	"services[].destinations[].address": `want one like "10.9.0.21:80"`,
+	"vips[].address":                    "want one like 10.9.0.100",
+	"cluster.name":                      "all nodes of a cluster have the same",
+	"cluster.address":                   "it is this host's own address, where the other nodes reach it",
+}
+
+// examples are values of the keys that have a mapping, or a list of them.
+var examples = map[string]string{
+	"cluster":                          "{name: lb, address: 10.9.0.11}",
+	"vip":                              "{interface: eth0}",
+	"vip.networks":                     "{inside: eth1}",
+	"track[]":                          "{interface: eth1}",
+	"reconcile":                        "{interval: 10s}",
+	"timeouts":                         "{tcp: 15m}",
+	"vips[]":                           "{address: 10.9.0.100}",
+	"services[]":                       `{service: "tcp://10.9.0.100:80"}`,
+	"services[].persistence":           "{timeout: 5m}",
+	"services[].destinations[]":        `{address: "10.9.0.21:80"}`,
+	"services[].destinations[].tunnel": "{type: gue, port: 6080}",
+}
+
+var index = regexp.MustCompile(`\[\d+\]`)
+
+// anywhere is path without the numbers of elements, as required and examples have it.
+func anywhere(path string) string { return index.ReplaceAllString(path, "[]") }
+
+// instead says what to write instead of nothing.
+func instead(path string) string {
+	if what, ok := required[anywhere(path)]; ok {
+		return what
+	}
+	return "leave the key out to have the default"
+}
+
+// example is a part of a sentence that shows a mapping for path, when there is one.
+func example(path string) string {
+	if e, ok := examples[anywhere(path)]; ok {
+		return " such as " + e
+	}
+	return ""
 }
 
 // entries reads a mapping whose keys are the operator's own; item reads the value of

@@ -9,10 +9,10 @@ import (
 // everything else can be edited in place.
 type Service struct {
 	Key          ServiceKey    `json:"service"`
-	Name         string        `json:"name,omitempty"`    // for people; not in the kernel
-	Comment      string        `json:"comment,omitempty"` // for people; not in the kernel
-	NoVIP        Negated       `json:"vip,omitzero"`      // this service does not make its address a VIP, see VIPs; not in the kernel
-	Scheduler    string        `json:"scheduler"`         // one of Schedulers
+	Name         string        `json:"name,omitempty"`      // for people; not in the kernel
+	Comment      string        `json:"comment,omitempty"`   // for people; not in the kernel
+	NoVIP        Negated       `json:"vip,omitzero"`        // this service does not make its address a VIP, see VIPs; not in the kernel
+	Scheduler    string        `json:"scheduler,omitempty"` // one of Schedulers; empty: DefaultScheduler
 	Persistence  Persistence   `json:"persistence,omitzero"`
 	Flags        Flags         `json:"flags,omitzero"`
 	Destinations []Destination `json:"destinations,omitempty"` // in the order of their addresses, no address twice
