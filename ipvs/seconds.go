@@ -2,6 +2,7 @@ package ipvs
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -37,8 +38,12 @@ func (s Seconds) String() string {
 
 // ParseSeconds reads "15m", "1h30m", "90s" or "90".
 func ParseSeconds(text string) (Seconds, error) {
-	if n, err := strconv.ParseUint(text, 10, 32); err == nil {
+	n, err := strconv.ParseUint(text, 10, 32)
+	switch {
+	case err == nil:
 		return Seconds(n), nil
+	case errors.Is(err, strconv.ErrRange):
+		return 0, fmt.Errorf("duration %q is longer than %s", text, MaxTimeout)
 	}
 	d, err := time.ParseDuration(text)
 	switch {
@@ -79,7 +84,7 @@ func (s *Seconds) UnmarshalJSON(b []byte) error {
 // check reports a timeout above limit.
 func (s Seconds) check(limit Seconds) error {
 	if s > limit {
-		return fmt.Errorf("%s is longer than the limit of %d days", s, limit/(24*3600))
+		return fmt.Errorf("%s is longer than the limit of %s", s, limit)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ func TestSeconds(t *testing.T) {
 		}
 	}
 	for text, says := range map[string]string{
-		"-5m": "negative", "1.5s": "whole number", "soon": "number with a unit", "": "number with a unit", "99999999h": "",
+		"-5m": "negative", "1.5s": "whole number", "soon": "number with a unit", "": "number with a unit", "99999999h": "", "31d": "like 300s, 15m or 1h", "4294967296": "is longer than 744h",
 	} {
 		if got, err := ipvs.ParseSeconds(text); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("ParseSeconds(%q) = %s, %v; want an error that says %q", text, got, err, says)

@@ -1,8 +1,10 @@
 package ipvs
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"unicode"
@@ -115,24 +117,18 @@ func (s *Service) checkDestinations() error {
 
 func (p Persistence) validateIn(s *Service) error {
 	var f fields
-	if p.Timeout == 0 {
-		if p != (Persistence{}) {
-			f.addf("timeout", "must be from 1s to %d days", MaxTimeout/(24*3600))
-		}
-		return f.err()
-	}
 	f.add("timeout", p.Timeout.check(MaxTimeout))
 	switch s.Key.Family {
 	case IPv4:
 		if p.Prefix != 0 {
-			f.addf("prefix", "is for IPv6 services; an IPv4 service has netmask")
+			f.addf("prefix", "is for IPv6 services; this one is IPv4, which has netmask")
 		}
-		if p.Netmask.IsValid() && (!p.Netmask.Is4() || p.Netmask.IsUnspecified()) {
-			f.addf("netmask", "%s is not an IPv4 netmask", p.Netmask)
+		if p.Netmask.IsValid() {
+			f.add("netmask", checkNetmask(p.Netmask))
 		}
 	case IPv6:
 		if p.Netmask.IsValid() {
-			f.addf("netmask", "is for IPv4 services; an IPv6 service has prefix")
+			f.addf("netmask", "is for IPv4 services; this one is IPv6, which has prefix")
 		}
 		if p.Prefix > 128 {
 			f.addf("prefix", "%d is not from 1 to 128", p.Prefix)
@@ -144,7 +140,32 @@ func (p Persistence) validateIn(s *Service) error {
 	if p.Engine == "sip" && s.Key.FWMark == 0 && s.Key.Protocol != UDP {
 		f.addf("engine", "sip works on udp services only, not %s", s.Key.Protocol)
 	}
+	if p.Timeout == 0 && f.errs == nil {
+		const reason = "needs persistence.timeout"
+		if p.Netmask.IsValid() {
+			f.addf("netmask", reason)
+		}
+		if p.Prefix != 0 {
+			f.addf("prefix", reason)
+		}
+		if p.Engine != "" {
+			f.addf("engine", reason)
+		}
+	}
 	return f.err()
+}
+
+// checkNetmask refuses what is no IPv4 netmask. The kernel takes any bits, and with a
+// mistyped or inverted mask counts clients as one that have nothing in common.
+func checkNetmask(mask netip.Addr) error {
+	if !mask.Is4() || mask.IsUnspecified() {
+		return fmt.Errorf("%s is not an IPv4 netmask like 255.255.255.0", mask)
+	}
+	b := mask.As4()
+	if rest := ^binary.BigEndian.Uint32(b[:]); rest&(rest+1) != 0 {
+		return fmt.Errorf("%s has a gap or is inverted: a netmask is ones and then zeros, like 255.255.255.0", mask)
+	}
+	return nil
 }
 
 // validateIn reports every rule that d breaks as a destination of s.
@@ -166,7 +187,10 @@ func (d Destination) validateIn(s *Service) error {
 	if d.Upper < 0 {
 		f.addf("upper", "%d is not from 0 to 2147483647", d.Upper)
 	}
-	if d.Lower < 0 || d.Lower > max(d.Upper, 0) {
+	switch {
+	case d.Lower > 0 && d.Upper == 0:
+		f.addf("lower", "needs upper")
+	case d.Lower < 0 || d.Lower > max(d.Upper, 0):
 		f.addf("lower", "%d is not from 0 to upper (%d)", d.Lower, d.Upper)
 	}
 	if d.Forward != Masq && s.Key.FWMark == 0 && d.Addr.Port() != s.Key.Port {
