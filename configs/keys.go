@@ -3,6 +3,7 @@ package configs
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -113,14 +114,16 @@ func (c *Config) joinItem(i int) reader {
 		scalar(func(s string) error {
 			addr, err := netip.ParseAddr(s)
 			if err != nil {
-				var ap netip.AddrPort
-				if ap, err = netip.ParseAddrPort(s); err == nil && ap.Port() == 0 {
-					return fmt.Errorf("%q: port 0", s)
+				ap, err := ipvs.ParseAddrPort(s)
+				switch {
+				case err != nil && strings.Contains(s, ":"):
+					return err
+				case err != nil:
+					return fmt.Errorf("%q is not an IP address or ADDRESS:PORT, and host names are not accepted", s)
+				case ap.Port() == 0:
+					return fmt.Errorf("%q: port 0 is not from 1 to 65535", s)
 				}
 				addr = ap.Addr()
-			}
-			if err != nil {
-				return fmt.Errorf("%q is not an IP address or ADDRESS:PORT", s)
 			}
 			c.Cluster.Join = append(c.Cluster.Join, s)
 			return checkUnicast(addr)

@@ -58,13 +58,9 @@ func prefix(to *netip.Prefix, check func(netip.Prefix) error) reader {
 
 // addressPort reads ADDRESS:PORT.
 func addressPort(to *netip.AddrPort) reader {
-	return scalar(func(s string) error {
-		a, err := netip.ParseAddrPort(s)
-		if err != nil {
-			return fmt.Errorf("%q is not ADDRESS:PORT or [IPv6]:PORT", s)
-		}
-		*to = a
-		return nil
+	return scalar(func(s string) (err error) {
+		*to, err = ipvs.ParseAddrPort(s)
+		return err
 	})
 }
 
@@ -155,7 +151,7 @@ func kind(n *yaml.Node) string {
 	case n.Kind == yaml.MappingNode:
 		return "a mapping"
 	case n.Kind == yaml.SequenceNode && n.Style&yaml.FlowStyle != 0:
-		return "a list (put quotes around an [IPv6]:PORT)"
+		return "a list (" + quotesHint + ")"
 	case n.Kind == yaml.SequenceNode:
 		return "a list"
 	}

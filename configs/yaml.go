@@ -87,8 +87,24 @@ func (f *file) failSyntax(data []byte, err error) {
 			reason += fmt.Sprintf(" that begins in line %d", e.ContextMark.Line)
 		}
 	}
+	if i := at.Line - 1; i >= 0 && i < len(f.lines) {
+		line := []rune(f.lines[i])
+		column := min(max(at.Column-1, 0), len(line))
+		if bracketsBefore.MatchString(string(line[:column])) || bracketsAfter.MatchString(string(line[column:])) {
+			reason += "; " + quotesHint
+		}
+	}
 	f.failAt(&yaml.Node{Line: at.Line, Column: at.Column}, "", reason)
 }
+
+// An address in brackets, which YAML takes for a list unless there are quotes around
+// it, just before or after what the parser did not understand.
+var (
+	bracketsBefore = regexp.MustCompile(`\[[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*\]$`)
+	bracketsAfter  = regexp.MustCompile(`^\[[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*\]`)
+)
+
+const quotesHint = "put quotes around an [IPv6]:PORT"
 
 // failAt reports a mistake at n, nil being nowhere.
 func (f *file) failAt(n *yaml.Node, path, reason string) {

@@ -68,9 +68,9 @@ func ParseServiceKey(s string) (ServiceKey, error) {
 		}
 		return ServiceKey{}, fmt.Errorf("service %q: unknown scheme %q, want tcp, udp, sctp, fwmark or fwmark6", s, scheme)
 	}
-	ap, err := netip.ParseAddrPort(rest)
+	ap, err := ParseAddrPort(rest)
 	if err != nil {
-		return ServiceKey{}, fmt.Errorf("service %q: %q is not ADDRESS:PORT or [IPv6]:PORT", s, rest)
+		return ServiceKey{}, fmt.Errorf("service %q: %w", s, err)
 	}
 	return ServiceAt(p, ap), nil
 }

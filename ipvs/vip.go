@@ -35,18 +35,6 @@ func (v *VIP) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// ParsePrefix reads ADDRESS/LENGTH, or ADDRESS, which has the length 32 or 128.
-func ParsePrefix(s string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-		return hostPrefix(a), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%q is not ADDRESS or ADDRESS/LENGTH", s)
-	}
-	return p, nil
-}
-
 func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // compare orders by address, IPv4 first.

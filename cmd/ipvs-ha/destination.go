@@ -80,9 +80,9 @@ func parseTarget(args []string) (ipvs.ServiceKey, netip.AddrPort, error) {
 	if err != nil {
 		return key, netip.AddrPort{}, err
 	}
-	addr, err := netip.ParseAddrPort(args[1])
+	addr, err := ipvs.ParseAddrPort(args[1])
 	if err != nil {
-		return key, addr, usagef("destination %q: want ADDRESS:PORT or [IPv6]:PORT", args[1])
+		return key, addr, usagef("destination %w", err)
 	}
 	return key, addr, nil
 }
