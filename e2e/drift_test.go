@@ -141,26 +141,27 @@ func TestRefusals(t *testing.T) {
 		name string
 		do   func() (string, int)
 		says []string
+		code int
 	}{
-		{"unknown scheduler", apply("services:\n  - service: " + service + "\n    scheduler: quick\n"), []string{"scheduler", "quick"}},
-		{"long scheduler", cli("service", "set", service, "--scheduler", "abcdefghijklmnop"), []string{"scheduler", "15"}},
-		{"mixed family with sync", cli("destination", "add", service, "[2001:db8::1]:80", "--forward", "tunnel"), []string{"sync"}},
-		{"bad address", apply("services:\n  - service: tcp://10.9.0.300:80\n"), []string{"10.9.0.300"}},
-		{"weight -1", cli("destination", "set", service, "10.9.0.21:80", "--weight", "-1"), []string{"weight", "-1"}},
-		{"duplicate service", apply(smallTable + "  - service: " + service + "\n"), []string{"duplicate", "services[1]"}},
-		{"duplicate destination", cli("destination", "add", service, "10.9.0.21:80"), []string{"exists", "10.9.0.21:80"}},
-		{"unknown key", apply("services:\n  - service: " + service + "\n    schedular: rr\n"), []string{"schedular", "3"}},
-		{"droute to another port", cli("destination", "add", service, "10.9.0.23:8080"), []string{"8080"}},
-		{"tunnel to another port", cli("destination", "add", service, "10.9.0.23:8080", "--forward", "tunnel"), []string{"8080"}},
+		{"unknown scheduler", apply("services:\n  - service: " + service + "\n    scheduler: quick\n"), []string{"scheduler", "quick"}, 1},
+		{"long scheduler", cli("service", "set", service, "--scheduler", "abcdefghijklmnop"), []string{"scheduler", "15"}, 2},
+		{"mixed family with sync", cli("destination", "add", service, "[2001:db8::1]:80", "--forward", "tunnel"), []string{"sync"}, 1},
+		{"bad address", apply("services:\n  - service: tcp://10.9.0.300:80\n"), []string{"10.9.0.300"}, 1},
+		{"weight -1", cli("destination", "set", service, "10.9.0.21:80", "--weight", "-1"), []string{"weight", "-1"}, 2},
+		{"duplicate service", apply(smallTable + "  - service: " + service + "\n"), []string{"duplicate", "services[1]"}, 1},
+		{"duplicate destination", cli("destination", "add", service, "10.9.0.21:80"), []string{"exists", "10.9.0.21:80"}, 1},
+		{"unknown key", apply("services:\n  - service: " + service + "\n    schedular: rr\n"), []string{"schedular", "3"}, 1},
+		{"droute to another port", cli("destination", "add", service, "10.9.0.23:8080"), []string{"8080"}, 1},
+		{"tunnel to another port", cli("destination", "add", service, "10.9.0.23:8080", "--forward", "tunnel"), []string{"8080"}, 1},
 		{"old revision", func() (string, int) {
 			return follower.haInput(smallTable, "apply", "-f", "-", "--if-revision", "1")
-		}, []string{"revision"}},
+		}, []string{"revision"}, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			out, code := tt.do()
-			if code != 1 {
-				t.Errorf("exit %d, want 1", code)
+			if code != tt.code {
+				t.Errorf("exit %d, want %d", code, tt.code)
 			}
 			for _, text := range tt.says {
 				if !strings.Contains(out, text) {

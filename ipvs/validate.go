@@ -85,12 +85,7 @@ func (s *Service) Validate() error {
 	if s.NoVIP && s.Key.FWMark != 0 {
 		f.addf("vip", "is for services with an address, not for fwmark")
 	}
-	switch {
-	case len(s.Scheduler) > 15:
-		f.addf("scheduler", "%q has %d characters, the kernel's limit is 15", s.Scheduler, len(s.Scheduler))
-	case !slices.Contains(Schedulers(), s.Scheduler):
-		f.addf("scheduler", "unknown scheduler %q, want one of %s", s.Scheduler, strings.Join(Schedulers(), ", "))
-	}
+	f.add("scheduler", CheckScheduler(s.Scheduler))
 	f.add("flags", s.Flags.checkFor(s.Scheduler))
 	if s.Flags&OnePacket != 0 && s.Key.FWMark == 0 && s.Key.Protocol != UDP {
 		f.addf("flags", "one-packet is for udp and fwmark services, not %s", s.Key.Protocol)
@@ -124,7 +119,7 @@ func (p Persistence) validateIn(s *Service) error {
 			f.addf("prefix", "is for IPv6 services; this one is IPv4, which has netmask")
 		}
 		if p.Netmask.IsValid() {
-			f.add("netmask", checkNetmask(p.Netmask))
+			f.add("netmask", CheckNetmask(p.Netmask))
 		}
 	case IPv6:
 		if p.Netmask.IsValid() {
@@ -155,9 +150,20 @@ func (p Persistence) validateIn(s *Service) error {
 	return f.err()
 }
 
-// checkNetmask refuses what is no IPv4 netmask. The kernel takes any bits, and with a
+// CheckScheduler reports why name is not one of Schedulers.
+func CheckScheduler(name string) error {
+	switch {
+	case len(name) > 15:
+		return fmt.Errorf("%q has %d characters, the kernel's limit is 15", name, len(name))
+	case !slices.Contains(Schedulers(), name):
+		return fmt.Errorf("unknown scheduler %q, want one of %s", name, strings.Join(Schedulers(), ", "))
+	}
+	return nil
+}
+
+// CheckNetmask refuses what is no IPv4 netmask. The kernel takes any bits, and with a
 // mistyped or inverted mask counts clients as one that have nothing in common.
-func checkNetmask(mask netip.Addr) error {
+func CheckNetmask(mask netip.Addr) error {
 	if !mask.Is4() || mask.IsUnspecified() {
 		return fmt.Errorf("%s is not an IPv4 netmask like 255.255.255.0", mask)
 	}
@@ -277,12 +283,13 @@ func (t Timeouts) Validate() error {
 
 func checkTexts(name, comment string) error {
 	var f fields
-	f.add("name", checkText(name, MaxName))
-	f.add("comment", checkText(comment, MaxComment))
+	f.add("name", CheckText(name, MaxName))
+	f.add("comment", CheckText(comment, MaxComment))
 	return f.err()
 }
 
-func checkText(text string, limit int) error {
+// CheckText reports why text cannot be a name or a comment of at most limit bytes.
+func CheckText(text string, limit int) error {
 	switch {
 	case len(text) > limit:
 		return fmt.Errorf("has %d bytes, the limit is %d", len(text), limit)

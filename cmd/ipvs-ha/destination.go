@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 
 	"github.com/spf13/cobra"
@@ -97,11 +98,11 @@ type destinationFlags struct {
 func (f *destinationFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.forward, "forward", "droute", "forwarding method: masq, droute or tunnel")
-	flags.Int32VarP(&f.weight, "weight", "w", 1, "weight; 0 takes no new connections")
-	flags.Int32VarP(&f.upper, "upper", "x", 0, "connections at which it takes no new ones; 0 = no limit")
-	flags.Int32VarP(&f.lower, "lower", "y", 0, "connections below which it takes new ones again")
+	numberFlag(flags, &f.weight, "weight", "w", 1, 0, math.MaxInt32, "weight; 0 takes no new connections")
+	numberFlag(flags, &f.upper, "upper", "x", 0, 0, math.MaxInt32, "connections at which it takes no new ones; 0 = no limit")
+	numberFlag(flags, &f.lower, "lower", "y", 0, 0, math.MaxInt32, "connections below which it takes new ones again; needs --upper")
 	flags.StringVar(&f.tunnelType, "tunnel-type", "ipip", "ipip, gue or gre")
-	flags.Uint16Var(&f.tunnelPort, "tunnel-port", 0, "UDP port of gue")
+	numberFlag(flags, &f.tunnelPort, "tunnel-port", "", 0, 0, math.MaxUint16, "UDP port of gue")
 	flags.StringVar(&f.tunnelChecksum, "tunnel-checksum", "nocsum", "nocsum, csum or remcsum")
 	flags.StringVar(&f.name, "name", "", "name, for people")
 	flags.StringVar(&f.comment, "comment", "", "comment, for people")
@@ -141,11 +142,23 @@ func (f *destinationFlags) change(cmd *cobra.Command, d *ipvs.Destination) error
 	if given("lower") {
 		d.Lower = f.lower
 	}
-	if given("name") {
-		d.Name = f.name
-	}
-	if given("comment") {
-		d.Comment = f.comment
+	return changeTexts(cmd, f.name, f.comment, &d.Name, &d.Comment)
+}
+
+// changeTexts writes --name and --comment, where they were given.
+func changeTexts(cmd *cobra.Command, name, comment string, toName, toComment *string) error {
+	for _, t := range []struct {
+		flag, text string
+		limit      int
+		to         *string
+	}{{"name", name, ipvs.MaxName, toName}, {"comment", comment, ipvs.MaxComment, toComment}} {
+		if !cmd.Flags().Changed(t.flag) {
+			continue
+		}
+		if err := ipvs.CheckText(t.text, t.limit); err != nil {
+			return usagef("--%s %w", t.flag, err)
+		}
+		*t.to = t.text
 	}
 	return nil
 }

@@ -2,13 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/ipvs-ha/ipvs-ha/api"
+	"github.com/ipvs-ha/ipvs-ha/fsm"
 )
 
 // stillActiveError is a drain that is committed, of a director that nobody relieves.
@@ -50,7 +52,7 @@ func (o *options) drain(cmd *cobra.Command, node string, drained bool) error {
 }
 
 func preferCommand(o *options) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "prefer NODE 0-100",
 		Short: "Say which of the directors that are equally fit succeeds the active one",
 		Long: `Say which of the directors that are equally fit succeeds the active one when it is
@@ -58,14 +60,26 @@ lost: the one with the highest number. It is 50 where nothing was said. It moves
 nothing by itself.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			preference, err := strconv.Atoi(args[1])
+			n, err := parseNumber(args[1], 0, fsm.MaxPreference)
 			if err != nil {
-				return usagef("prefer: %q: want a number from 0 to 100", args[1])
+				return usagef("prefer: %q: %w", args[1], err)
 			}
+			preference := int(n)
 			return o.act(cmd, func(ctx context.Context, client *api.Client) error {
 				_, err := client.Configure(ctx, args[0], api.MemberSettings{Preference: &preference, By: caller()})
 				return err
 			})
 		},
 	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) {
+			if text := unknown.GetSpecifiedShortnames(); text != "" && strings.Trim(text, "0123456789") == "" { // -1 is no flag
+				_, err := parseNumber("-"+text, 0, fsm.MaxPreference)
+				return usagef("prefer: \"-%s\": %w", text, err)
+			}
+		}
+		return flagError(cmd, err)
+	})
+	return cmd
 }

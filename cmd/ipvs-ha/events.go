@@ -27,11 +27,8 @@ host that claims a virtual address. The times are those of each node's own clock
 A node remembers its newest events until its agent ends; all are in its log too.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch {
-			case format != "table" && format != "json":
+			if format != "table" && format != "json" {
 				return usagef("-o %q: want table or json", format)
-			case query.Limit < 1 || query.Limit > api.MaxEvents:
-				return usagef("--limit %d: want 1 to %d", query.Limit, api.MaxEvents)
 			}
 			return o.act(cmd, func(ctx context.Context, client *api.Client) error {
 				events, err := client.Events(ctx, query)
@@ -47,7 +44,7 @@ A node remembers its newest events until its agent ends; all are in its log too.
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "table or json")
 	cmd.Flags().StringVar(&query.Node, "node", "", "of this node only (default all that can be reached)")
-	cmd.Flags().IntVar(&query.Limit, "limit", api.DefaultEvents, "the newest so many")
+	numberFlag(cmd.Flags(), &query.Limit, "limit", "", api.DefaultEvents, 1, api.MaxEvents, "the newest so many")
 	return cmd
 }
 

@@ -97,7 +97,7 @@ type options struct {
 }
 
 func newRoot() *cobra.Command {
-	var o options
+	o := options{timeout: api.DefaultTimeout}
 	root := &cobra.Command{
 		Use:           "ipvs-ha",
 		Short:         "Highly available IPVS load balancers: one table, every kernel",
@@ -106,7 +106,7 @@ func newRoot() *cobra.Command {
 		Args:          cobra.NoArgs,
 		RunE:          group,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(agentCommand(), recoverCommand(), releaseCommand(), versionCommand(), manCommand(root))
 	for _, c := range []*cobra.Command{
 		applyCommand(&o), planCommand(&o), getCommand(&o), serviceCommand(&o), destinationCommand(&o),
@@ -114,7 +114,7 @@ func newRoot() *cobra.Command {
 		drainCommand(&o), undrainCommand(&o), preferCommand(&o),
 	} {
 		c.PersistentFlags().StringVar(&o.api, "api", "", "address of the agent, else IPVS_HA_API, else "+defaultAPI)
-		c.PersistentFlags().DurationVar(&o.timeout, "timeout", api.DefaultTimeout, "how long to wait for an answer")
+		c.PersistentFlags().Var((*patience)(&o.timeout), "timeout", "how long to wait for an answer")
 		root.AddCommand(c)
 	}
 	checkArguments(root)
@@ -153,10 +153,7 @@ func words(cmd *cobra.Command) string {
 // client returns the client and a context that ends with the time asked for.
 func (o *options) client(cmd *cobra.Command) (*api.Client, context.Context, context.CancelFunc, error) {
 	o.api = cmp.Or(o.api, os.Getenv("IPVS_HA_API"), defaultAPI)
-	switch {
-	case o.timeout <= 0 || o.timeout > api.MaxTimeout:
-		return nil, nil, nil, usagef("--timeout %s: must be above 0 and at most %s", o.timeout, api.MaxTimeout)
-	case !strings.HasPrefix(o.api, "unix:///"):
+	if !strings.HasPrefix(o.api, "unix:///") {
 		return nil, nil, nil, usagef("--api %q: want unix:///PATH", o.api)
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)

@@ -45,6 +45,9 @@ func parseService(arg string) (ipvs.ServiceKey, error) {
 	if err != nil {
 		return key, &usageError{err}
 	}
+	if err := key.Validate(); err != nil {
+		return key, usagef("service %q: %w", arg, err)
+	}
 	return key, nil
 }
 
@@ -92,7 +95,7 @@ func (f *serviceFlags) add(cmd *cobra.Command) {
 	flags.StringVarP(&f.scheduler, "scheduler", "s", ipvs.DefaultScheduler, "scheduler")
 	flags.StringVar(&f.timeout, "persistence-timeout", "", "persistence: a client stays with its destination this long, like 5m; 0 turns it off")
 	flags.StringVar(&f.netmask, "netmask", "", "persistence: IPv4 clients of one network count as one, like 255.255.255.0; empty turns it off")
-	flags.Uint8Var(&f.prefix, "prefix", 0, "persistence: the same for IPv6, like 64; 0 turns it off")
+	numberFlag(flags, &f.prefix, "prefix", "", 0, 0, 128, "persistence: the same for IPv6, like 64; 0 turns it off")
 	flags.StringVar(&f.engine, "engine", "", "persistence engine: sip")
 	flags.StringSliceVar(&f.flags, "flags", nil, "one-packet, sh-fallback, sh-port, mh-fallback, mh-port, flag-1, flag-2, flag-3")
 	flags.BoolVar(&f.vip, "vip", true, "the address is a virtual address when the table's vips are auto")
@@ -104,18 +107,21 @@ func (f *serviceFlags) add(cmd *cobra.Command) {
 func (f *serviceFlags) change(cmd *cobra.Command, s *ipvs.Service) error {
 	given := cmd.Flags().Changed
 	if given("scheduler") {
+		if err := ipvs.CheckScheduler(f.scheduler); err != nil {
+			return usagef("--scheduler: %w", err)
+		}
 		s.Scheduler = f.scheduler
 	}
-	if given("name") {
-		s.Name = f.name
-	}
-	if given("comment") {
-		s.Comment = f.comment
+	if err := changeTexts(cmd, f.name, f.comment, &s.Name, &s.Comment); err != nil {
+		return err
 	}
 	if given("vip") {
 		s.NoVIP = ipvs.Negated(!f.vip)
 	}
 	if given("engine") {
+		if f.engine != "" && f.engine != "sip" {
+			return usagef("--engine %q: want sip, or nothing to turn it off", f.engine)
+		}
 		s.Persistence.Engine = f.engine
 	}
 	if given("prefix") {
@@ -128,6 +134,9 @@ func (f *serviceFlags) change(cmd *cobra.Command, s *ipvs.Service) error {
 			if err != nil {
 				return usagef("--netmask %q: want a mask like 255.255.255.0", f.netmask)
 			}
+			if err := ipvs.CheckNetmask(mask); err != nil {
+				return usagef("--netmask: %w", err)
+			}
 			s.Persistence.Netmask = mask
 		}
 	}
@@ -135,6 +144,9 @@ func (f *serviceFlags) change(cmd *cobra.Command, s *ipvs.Service) error {
 		timeout, err := ipvs.ParseSeconds(f.timeout)
 		if err != nil {
 			return usagef("--persistence-timeout: %w", err)
+		}
+		if timeout > ipvs.MaxTimeout {
+			return usagef("--persistence-timeout: %s is longer than the limit of %s", f.timeout, ipvs.MaxTimeout)
 		}
 		s.Persistence.Timeout = timeout
 		if timeout == 0 {

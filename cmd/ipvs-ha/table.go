@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"time"
 
@@ -43,7 +44,7 @@ every kernel, so --timeout is 5 s longer for each MiB of the file unless it is g
 		},
 	}
 	fileFlag(cmd, &file)
-	cmd.Flags().Uint64Var(&revision, "if-revision", 0, "refuse when the table is not at this revision")
+	numberFlag(cmd.Flags(), &revision, "if-revision", "", 0, 0, math.MaxUint64, "refuse when the table is not at this revision")
 	writeFlags(cmd, o)
 	return cmd
 }
