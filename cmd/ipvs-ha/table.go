@@ -104,7 +104,10 @@ func getCommand(o *options) *cobra.Command {
 		Short: "Print the table",
 		Long: `Print the table. By default the answer holds every change that was committed
 before the question, whichever node is asked. With --stale the asked node answers
-from what it knows, without a leader too, and says on standard error how old that is.`,
+from what it knows, without a leader too, and says on standard error how old that is.
+
+-o ipvsadm prints lines that ipvsadm -R reads: those of ipvsadm -Sn, and the thresholds
+-x and -y too. Names, comments, timeouts, sync and vips have no form in them.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch format {
@@ -135,7 +138,7 @@ from what it knows, without a leader too, and says on standard error how old tha
 			})
 		},
 	}
-	cmd.Flags().StringVarP(&format, "output", "o", "yaml", "yaml, json or ipvsadm (the lines of ipvsadm -Sn)")
+	cmd.Flags().StringVarP(&format, "output", "o", "yaml", "yaml, json or ipvsadm (lines that ipvsadm -R reads)")
 	cmd.Flags().BoolVar(&stale, "stale", false, "answer from what this node knows")
 	return cmd
 }
