@@ -11,13 +11,11 @@ import (
 // claimRetry is how long the claimer waits after a failure.
 const claimRetry = time.Second
 
-// claimer writes the record of addresses, and looks at the routes before it does.
-// Both may take long, on a sick disk or with a million routes, and the keeper must
-// not wait. So addresses are claimed when they are heard of, long before this host
-// becomes the owner; claimed means that they may be added, not that they are there.
+// claimer writes the record of addresses. That may take long, on a sick disk, and the
+// keeper must not wait. So addresses are claimed when they are heard of, long before
+// this host becomes the owner; claimed means that they are ours if they are there.
 type claimer struct {
 	save    func(map[Address]bool) error
-	routes  routes
 	log     *slog.Logger
 	pingC   chan struct{}
 	changed func() // something below changed; must not block
@@ -25,14 +23,13 @@ type claimer struct {
 	mu      sync.Mutex
 	wanted  map[Address]bool // to be claimed; what is not in it is forgotten
 	claimed map[Address]bool // on disk; never written to again
-	refused map[Address]string
-	failure string // why the record is not as wanted
+	failure string           // why the record is not as wanted
 }
 
 func newClaimer(claimed map[Address]bool, save func(map[Address]bool) error, log *slog.Logger) *claimer {
 	return &claimer{
 		save: save, log: log, pingC: make(chan struct{}, 1), changed: func() {},
-		wanted: claimed, claimed: claimed, refused: map[Address]string{},
+		wanted: claimed, claimed: claimed,
 	}
 }
 
@@ -47,12 +44,11 @@ func (c *claimer) set(wanted map[Address]bool) {
 	}
 }
 
-// now returns what is claimed, what must not be and why, and why the record is not
-// as wanted.
-func (c *claimer) now() (claimed map[Address]bool, refused map[Address]string, failure string) {
+// now returns what is claimed, and why the record is not as wanted.
+func (c *claimer) now() (claimed map[Address]bool, failure string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.claimed, c.refused, c.failure
+	return c.claimed, c.failure
 }
 
 func (c *claimer) ping() {
@@ -73,45 +69,26 @@ func (c *claimer) run(ctx context.Context) {
 		if c.claim() == nil {
 			continue
 		}
-		retry := time.NewTimer(claimRetry)
-		select {
-		case <-ctx.Done():
-		case <-retry.C:
-			c.ping()
+		if !sleep(ctx, claimRetry, nil) {
+			return
 		}
-		retry.Stop()
+		c.ping()
 	}
 }
 
-// claim makes the record as wanted, without what is the next hop of a route: a host
-// that took its gateway's address would cut itself off.
+// claim makes the record as wanted.
 func (c *claimer) claim() error {
 	c.mu.Lock()
-	wanted, before := c.wanted, c.claimed
+	claims, before := c.wanted, c.claimed
 	c.mu.Unlock()
-	refused := map[Address]string{}
-	hops, err := c.routes.NextHops()
-	claims := map[Address]bool{}
-	for a := range wanted {
-		switch {
-		case before[a]: // it may be on the host: forgetting it would leave it there
-			claims[a] = true
-		case err != nil:
-			continue
-		case !hops[a.Addr()]:
-			claims[a] = true
-		}
-		if hops[a.Addr()] {
-			refused[a] = "a route of this host leads through it"
-		}
-	}
+	var err error
 	if !maps.Equal(claims, before) {
-		if saved := c.save(claims); saved != nil {
-			claims, err = before, saved
+		if err = c.save(claims); err != nil {
+			claims = before
 		}
 	}
 	c.mu.Lock()
-	c.claimed, c.refused, c.failure = claims, refused, ""
+	c.claimed, c.failure = claims, ""
 	if err != nil {
 		c.failure = err.Error()
 	}

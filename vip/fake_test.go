@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -31,12 +32,14 @@ type fakeHost struct {
 	links     map[string]link
 	addresses map[Address]time.Time // when its life ends; zero = never
 	hops      map[netip.Addr]bool
+	readings  int                 // of the routes
 	covered   map[netip.Addr]bool // nil: there is no fence
 	permit    time.Time
 	ops       []string
 	refuse    map[string]error         // by the first word of an op
 	delay     map[string]time.Duration // before an op takes effect
 	look      func()
+	reroute   func()
 	heard     heard
 	permitted func() // called before a permit is given; nil: nobody is
 }
@@ -151,10 +154,30 @@ func (h *fakeHost) Apply(changes []change) []error {
 	return errs
 }
 
-func (h *fakeHost) NextHops() (map[netip.Addr]bool, error) {
+func (h *fakeHost) NextHops(ctx context.Context) (map[netip.Addr]bool, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.hops, h.refuse["hops"]
+	h.readings++
+	hops, err := maps.Clone(h.hops), h.refuse["hops"]
+	if d := h.delay["hops"]; d > 0 {
+		h.mu.Unlock()
+		sleep(ctx, d, nil)
+		h.mu.Lock()
+	}
+	return hops, err
+}
+
+// route makes routes lead through exactly these addresses.
+func (h *fakeHost) route(through ...string) {
+	h.mu.Lock()
+	h.hops = map[netip.Addr]bool{}
+	for _, a := range through {
+		h.hops[netip.MustParseAddr(a)] = true
+	}
+	h.mu.Unlock()
+	if h.reroute != nil {
+		h.reroute()
+	}
 }
 
 func (h *fakeHost) Covered() ([]netip.Addr, error) {
@@ -306,7 +329,8 @@ func (h *fakeHost) keeper(t *testing.T, dir string) (k *Keeper, stop func()) {
 		h.heard = hd
 		return parts{
 			fence: h, network: h, routes: h, wire: h, close: func() {},
-			watch: func(ctx context.Context, look func()) { h.look = look; <-ctx.Done() },
+			watch:   func(ctx context.Context, look func()) { h.look = look; <-ctx.Done() },
+			reroute: func(ctx context.Context, read func()) { h.reroute = read; <-ctx.Done() },
 		}, nil
 	}
 	h.permitted = func() {

@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"context"
 	"math"
 	"net"
 	"net/netip"
@@ -62,5 +63,7 @@ type network interface {
 
 // routes says which addresses the host sends packets through.
 type routes interface {
-	NextHops() (map[netip.Addr]bool, error)
+	// NextHops returns the next hops of all routes. With a million routes it takes
+	// seconds; it ends early, with any result, when ctx is done.
+	NextHops(ctx context.Context) (map[netip.Addr]bool, error)
 }

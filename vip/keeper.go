@@ -34,6 +34,7 @@ type Keeper struct {
 	timing   Announce
 	pingC    chan struct{}
 	claimer  *claimer
+	gateways *gateways
 	warnings []string
 	connect  func(heard) (parts, error) // opens what is below, in Run's network namespace
 
@@ -79,7 +80,8 @@ type parts struct {
 	network network
 	routes  routes
 	wire    announcer
-	watch   func(ctx context.Context, look func()) // calls look at changes until ctx is done
+	watch   func(ctx context.Context, look func()) // calls look at changes of interfaces and addresses until ctx is done
+	reroute func(ctx context.Context, read func()) // calls read at changes of routes until ctx is done
 	close   func()
 }
 
@@ -100,12 +102,12 @@ func New(c Config) (*Keeper, error) {
 	save := func(claims map[Address]bool) error { return writeRecord(c.DataDir, claims) }
 	k := &Keeper{
 		fenced: c.Fence, allow: c.Allow, now: c.Now, log: c.Logger, timing: c.Announce.withDefaults(),
-		pingC: make(chan struct{}, 1), claimer: newClaimer(claims, save, c.Logger),
+		pingC: make(chan struct{}, 1), claimer: newClaimer(claims, save, c.Logger), gateways: newGateways(c.Logger),
 		covered: map[netip.Addr]bool{}, fenceState: FenceUnknown, failures: map[string]error{},
 		foreign: map[netip.Addr]net.HardwareAddr{}, status: Status{Fence: FenceUnknown}, changed: make(chan struct{}),
 		connect: func(h heard) (parts, error) { return connect(c.Fence, h) },
 	}
-	k.claimer.changed = k.look
+	k.claimer.changed, k.gateways.changed = k.look, k.look
 	if warning != nil {
 		c.Logger.Error("record of addresses", "error", warning)
 		k.warnings = []string{warning.Error()}
@@ -120,24 +122,31 @@ func connect(fenced bool, h heard) (parts, error) {
 	if err != nil {
 		return parts{}, err
 	}
-	forClaimer, err := openNetwork()
+	forRoutes, err := openNetwork()
 	if err != nil {
 		forKeeper.close()
 		return parts{}, err
 	}
-	changes, err := openEvents()
+	changes, err := openEvents(linkGroups, nil)
 	if err != nil {
 		forKeeper.close()
-		forClaimer.close()
+		forRoutes.close()
+		return parts{}, err
+	}
+	reroutes, err := openEvents(routeGroups, hasNextHop)
+	if err != nil {
+		forKeeper.close()
+		forRoutes.close()
+		changes.close()
 		return parts{}, err
 	}
 	p := parts{
-		fence: noFence{}, network: forKeeper, routes: forClaimer, wire: newWire(h), watch: changes.run,
+		fence: noFence{}, network: forKeeper, routes: forRoutes, wire: newWire(h), watch: changes.run, reroute: reroutes.run,
 	}
 	if fenced {
 		p.fence = &nft{}
 	}
-	p.close = func() { forKeeper.close(); forClaimer.close(); p.fence.Close() }
+	p.close = func() { forKeeper.close(); forRoutes.close(); p.fence.Close() }
 	return p, nil
 }
 
@@ -202,10 +211,12 @@ func (k *Keeper) Run(ctx context.Context) error {
 		return fmt.Errorf("keep the VIPs: %w", err)
 	}
 	k.parts = p
-	k.claimer.routes = p.routes
+	k.gateways.routes = p.routes
 	ctx, cancel := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
 	watcher.Go(func() { p.watch(ctx, k.look) })
+	watcher.Go(func() { p.reroute(ctx, k.gateways.ping) })
+	watcher.Go(func() { k.gateways.run(ctx) })
 	claiming := make(chan struct{})
 	go func() { defer close(claiming); k.claimer.run(ctx) }()
 	defer func() {

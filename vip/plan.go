@@ -17,7 +17,7 @@ const addressLife = 5 * time.Second
 type rules struct {
 	allow   []netip.Prefix // empty: the networks of the address's interface
 	claimed map[Address]bool
-	refused map[Address]string
+	hops    map[netip.Addr]bool // next hops of the host's routes; nil: not known yet
 }
 
 // plan is what to do about the addresses of a host.
@@ -68,8 +68,10 @@ func makePlan(h host, all []Address, owner bool, r rules) plan {
 		valid, held := left[a]
 		if reason := obstacle(h, a, others, r); reason != "" {
 			p.problem(a, reason)
-			if !held || h.links[a.Interface].Name == "" {
-				continue // what we hold already stays: dropping it helps nobody
+			// What we hold already stays, for dropping it helps nobody, unless a route
+			// leads through it: what that is for goes astray.
+			if !held || h.links[a.Interface].Name == "" || r.hops[a.Addr()] {
+				continue
 			}
 		}
 		if !owner {
@@ -106,6 +108,9 @@ func obstacle(h host, a Address, others map[netip.Addr]Address, r rules) string 
 	if !ok {
 		return "there is no interface " + a.Interface
 	}
+	if r.hops[a.Addr()] {
+		return "a route of this host leads through it"
+	}
 	if o, ok := others[a.Addr()]; ok {
 		return fmt.Sprintf("the host has it by other means, as %s on %s: remove it there, or from the VIPs", o.Prefix, o.Interface)
 	}
@@ -116,8 +121,8 @@ func obstacle(h host, a Address, others map[netip.Addr]Address, r rules) string 
 		return fmt.Sprintf("no network of interface %s contains it: allow it in the configuration of this node", a.Interface)
 	}
 	switch {
-	case r.refused[a] != "":
-		return r.refused[a]
+	case r.hops == nil:
+		return "the routes of this host are not known yet"
 	case !r.claimed[a]:
 		return "it is not in the record of this node's addresses yet"
 	case !l.Up:

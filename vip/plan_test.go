@@ -1,7 +1,6 @@
 package vip
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -27,8 +26,8 @@ func TestObstacles(t *testing.T) {
 			h.links["lo"] = link{Name: "lo", Index: 1, Up: true, Carrier: true}
 			h.byHand("10.9.0.100/32@lo")
 		}, "as 10.9.0.100/32 on lo", false},
-		{"the gateway's", "10.9.0.1/32@eth0", func(h *fakeHost) { h.hops[netip.MustParseAddr("10.9.0.1")] = true }, "a route of this host leads through it", false},
-		{"routes not known", vip4, func(h *fakeHost) { h.refuse["hops"] = errRefused }, "not in the record", false},
+		{"the gateway's", "10.9.0.1/32@eth0", func(h *fakeHost) { h.route("10.9.0.1") }, "a route of this host leads through it", false},
+		{"routes not known", vip4, func(h *fakeHost) { h.refuse["hops"] = errRefused }, "the routes of this host are not known", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			bubble(t, func(h *fakeHost, _ string) {

@@ -67,7 +67,7 @@ func (k *Keeper) start() {
 	for _, a := range addrs {
 		k.covered[a] = true
 	}
-	claimed, _, _ := k.claimer.now()
+	claimed, _ := k.claimer.now()
 	for a := range claimed {
 		k.covered[a.Addr()] = true
 	}
@@ -218,8 +218,10 @@ func (k *Keeper) tend(w wishes, active bool) {
 		return
 	}
 	h := k.host
-	claimed, refused, _ := k.claimer.now()
-	may := rules{allow: k.allow, claimed: claimed, refused: refused}
+	claimed, _ := k.claimer.now()
+	hops, stale := k.gateways.now()
+	k.fail("routes", stale)
+	may := rules{allow: k.allow, claimed: claimed, hops: hops}
 	p := makePlan(h, w.all, active, may)
 	covered := k.cover(w, p)
 	if !covered { // nothing comes before the fence

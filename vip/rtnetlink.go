@@ -1,12 +1,10 @@
 package vip
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
@@ -132,32 +130,6 @@ func (n *rtnetlink) Look() (host, error) {
 // infinite is the kernel's lifetime without end.
 const infinite = 1<<32 - 1
 
-// NextHops implements routes, for the main table of both families.
-func (n *rtnetlink) NextHops() (map[netip.Addr]bool, error) {
-	hops := map[netip.Addr]bool{}
-	note := func(ip []byte) {
-		if a, ok := netip.AddrFromSlice(ip); ok {
-			hops[a.Unmap()] = true
-		}
-	}
-	for _, family := range []int{vlink.FAMILY_V4, vlink.FAMILY_V6} {
-		all, err := dump("routes", func() ([]vlink.Route, error) { return n.handle.RouteList(nil, family) })
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range all {
-			note(r.Gw)
-			if via, ok := r.Via.(*vlink.Via); ok {
-				note(via.Addr)
-			}
-			for _, m := range r.MultiPath {
-				note(m.Gw)
-			}
-		}
-	}
-	return hops, nil
-}
-
 // Apply implements network. Changes go out in batches: the kernel does each in the
 // order they have and answers each.
 func (n *rtnetlink) Apply(changes []change) []error {
@@ -248,31 +220,4 @@ func (c change) message() netlink.Message {
 	}
 	m.Data = append(m.Data, attributes...)
 	return m
-}
-
-// events is a socket that hears of changes of interfaces and addresses.
-type events struct{ conn *netlink.Conn }
-
-func openEvents() (events, error) {
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
-		Groups: 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1),
-	})
-	if err != nil {
-		return events{}, fmt.Errorf("subscribe to changes of interfaces: %w", err)
-	}
-	return events{conn}, nil
-}
-
-// run calls look at each change until ctx is done. A message that was lost does no
-// harm: what is heard is only a hint, and the next one comes.
-func (e events) run(ctx context.Context, look func()) {
-	stop := context.AfterFunc(ctx, func() { _ = e.conn.SetReadDeadline(time.Unix(1, 0)) })
-	defer func() { stop(); _ = e.conn.Close() }()
-	for {
-		_, err := e.conn.Receive()
-		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
-			return
-		}
-		look()
-	}
 }

@@ -43,7 +43,7 @@ type Status struct {
 	Foreign              Foreign    // one of the last of them
 	// Errors is what is not as it should be and why, at most MaxListed. A director with an
 	// error of an address cannot own it, now or when its turn comes. Objects are an
-	// Address, "fence", "addresses", "record", "announcements".
+	// Address, "fence", "addresses", "record", "routes", "announcements".
 	Errors     []fault.Fault
 	ErrorCount int
 	Warnings   []string // what an operator should know, though nothing is refused
@@ -79,7 +79,7 @@ func (k *Keeper) publish() {
 	for object, err := range k.failures {
 		errs = append(errs, fault.Fault{Object: object, Message: err.Error()})
 	}
-	if _, _, failure := k.claimer.now(); failure != "" {
+	if _, failure := k.claimer.now(); failure != "" {
 		errs = append(errs, fault.Fault{Object: "record", Message: failure})
 	}
 	slices.SortFunc(errs, fault.Fault.Compare)

@@ -1,0 +1,81 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	linkGroups  = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1)
+	routeGroups = 1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV6_ROUTE-1) | 1<<(unix.RTNLGRP_NEXTHOP-1)
+)
+
+// events is a socket that hears of changes.
+type events struct {
+	conn    *netlink.Conn
+	matters func(netlink.Message) bool // nil: all do
+}
+
+// openEvents opens a socket that is told of what is in groups.
+func openEvents(groups uint32, matters func(netlink.Message) bool) (events, error) {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: groups})
+	if err != nil {
+		return events{}, fmt.Errorf("subscribe to changes of interfaces and routes: %w", err)
+	}
+	return events{conn, matters}, nil
+}
+
+func (e events) close() { _ = e.conn.Close() }
+
+// run calls changed at each change that matters until ctx is done. What was lost,
+// because too much changed at once, counts as one: what is heard is only a hint.
+func (e events) run(ctx context.Context, changed func()) {
+	stop := context.AfterFunc(ctx, func() { _ = e.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer func() { stop(); e.close() }()
+	for {
+		messages, err := e.conn.Receive()
+		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
+			return
+		}
+		if err != nil || e.matters == nil || slices.ContainsFunc(messages, e.matters) {
+			changed()
+		}
+	}
+}
+
+// hasNextHop reports whether a message is about a route that leads through an
+// address. Those that each address of a host has, VIPs too, do not.
+func hasNextHop(m netlink.Message) bool {
+	const (
+		routeHeader = 12 // struct rtmsg
+		nextHopID   = 30 // RTA_NH_ID
+	)
+	switch m.Header.Type {
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		return true
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+	default:
+		return false
+	}
+	if len(m.Data) < routeHeader {
+		return false
+	}
+	attributes, err := netlink.NewAttributeDecoder(m.Data[routeHeader:])
+	if err != nil {
+		return true
+	}
+	for attributes.Next() {
+		switch attributes.Type() {
+		case unix.RTA_GATEWAY, unix.RTA_VIA, unix.RTA_MULTIPATH, nextHopID:
+			return true
+		}
+	}
+	return attributes.Err() != nil
+}
