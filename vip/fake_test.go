@@ -33,6 +33,7 @@ type fakeHost struct {
 	addresses map[Address]time.Time // when its life ends; zero = never
 	hops      map[netip.Addr]bool
 	readings  int                 // of the routes
+	fenceless bool                // the configuration says so
 	covered   map[netip.Addr]bool // nil: there is no fence
 	permit    time.Time
 	ops       []string
@@ -255,6 +256,19 @@ func (h *fakeHost) Shut() error {
 	return nil
 }
 
+func (h *fakeHost) Remove() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.covered == nil {
+		return nil
+	}
+	if err := h.do("unfence"); err != nil {
+		return err
+	}
+	h.covered = nil
+	return nil
+}
+
 func (h *fakeHost) Check() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -321,7 +335,7 @@ func (h *fakeHost) expect(t *testing.T, ops ...string) {
 // keeper starts a keeper on the host as a new process would; stop ends it.
 func (h *fakeHost) keeper(t *testing.T, dir string) (k *Keeper, stop func()) {
 	t.Helper()
-	k, err := New(Config{Fence: true, DataDir: dir, Now: h.now})
+	k, err := New(Config{Fence: !h.fenceless, DataDir: dir, Now: h.now})
 	if err != nil {
 		t.Fatal(err)
 	}

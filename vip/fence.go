@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
-
-	"github.com/google/nftables"
 )
 
 // minPermit is the shortest permit. The kernel counts in ticks of up to 10 ms, and
@@ -32,6 +30,8 @@ type fence interface {
 	Permit(d time.Duration) error
 	// Shut ends the permit.
 	Shut() error
+	// Remove takes the fence away. It is no error when there is none.
+	Remove() error
 	// Check returns nil when the fence is whole.
 	Check() error
 	// Close closes what the fence has opened; the next call opens it again.
@@ -47,18 +47,8 @@ var _, _ fence = (*nft)(nil), noFence{}
 func (noFence) Build([]netip.Addr) error {
 	var f nft
 	defer f.Close()
-	for _, t := range []*nftables.Table{inetTable, arpTable} {
-		conn, err := f.open()
-		if err != nil {
-			return err
-		}
-		if _, err := conn.ListTableOfFamily(t.Name, t.Family); err != nil {
-			f.Close()
-			continue // none, or no nftables in this kernel
-		}
-		if err := f.commit(func(c *nftables.Conn) error { c.DelTable(t); return nil }); err != nil && !isGone(err) {
-			return fmt.Errorf("remove the fence that is off now: %w", err)
-		}
+	if err := f.Remove(); err != nil {
+		return fmt.Errorf("there may be a fence, which is off now: %w", err)
 	}
 	return nil
 }
@@ -67,5 +57,6 @@ func (noFence) Covered() ([]netip.Addr, error) { return nil, nil }
 func (noFence) Change(_, _ []netip.Addr) error { return nil }
 func (noFence) Permit(time.Duration) error     { return nil }
 func (noFence) Shut() error                    { return nil }
+func (noFence) Remove() error                  { return nil }
 func (noFence) Check() error                   { return nil }
 func (noFence) Close()                         {}

@@ -256,3 +256,24 @@ func TestKernelFenceOff(t *testing.T) {
 	b.awaitAccepted(v.Addr())
 	b.awaitResolved(v.Addr())
 }
+
+// TestKernelFenceOffUnprivileged: that nobody could look is not that nothing is there.
+func TestKernelFenceOffUnprivileged(t *testing.T) {
+	b := shutBench(t)
+	b.inside(b.director, func() error {
+		head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&head, &none[0]); err != nil { // of this thread
+			return err
+		}
+		if err := (noFence{}).Build(nil); !errors.Is(err, unix.EPERM) {
+			t.Errorf("build: %v", err)
+		}
+		return nil
+	})
+	b.inside(b.director, func() error { return noFence{}.Build(nil) })
+	if out := b.in(b.director, "nft list tables"); strings.Contains(out, tableName) {
+		t.Errorf("left: %s", out)
+	}
+	b.inside(b.director, func() error { return noFence{}.Build(nil) })
+}

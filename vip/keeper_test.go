@@ -244,6 +244,24 @@ func TestFenceComesBeforeAddresses(t *testing.T) {
 	})
 }
 
+// TestFenceOffIsSaidOnceItIs: a former process may have left one, which stays shut.
+func TestFenceOffIsSaidOnceItIs(t *testing.T) {
+	bubble(t, func(h *fakeHost, _ string) { h.fenceless, h.refuse["build"] = true, errRefused }, func(h *fakeHost, k *Keeper) {
+		own(h, k, time.Minute, addresses(vip4)...)
+		if s := k.Status(); s.Owner || s.Fence != FenceUnknown || !strings.Contains(messages(k), "fence: refused") {
+			t.Errorf("%+v", s)
+		}
+		h.mu.Lock()
+		delete(h.refuse, "build")
+		h.mu.Unlock()
+		time.Sleep(lookRetry + 2*lookGap)
+		synctest.Wait()
+		if s := k.Status(); !s.Owner || s.Fence != FenceOff || s.ErrorCount != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 func TestRepairs(t *testing.T) {
 	bubble(t, nil, func(h *fakeHost, k *Keeper) {
 		all := addresses(vip4, vip6)

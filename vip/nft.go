@@ -212,6 +212,49 @@ func (f *nft) Shut() error {
 	return nil
 }
 
+// Remove implements fence.
+func (f *nft) Remove() error {
+	ours, err := f.tables()
+	if err == nil && len(ours) > 0 {
+		err = f.commit(func(c *nftables.Conn) error {
+			for _, t := range ours {
+				c.DelTable(t)
+			}
+			return nil
+		})
+	}
+	if err != nil && !isGone(err) {
+		return fmt.Errorf("remove the fence: %w", err)
+	}
+	f.covered, f.permitted = 0, false
+	return nil
+}
+
+// tables returns which of the fence's tables are there.
+func (f *nft) tables() (_ []*nftables.Table, err error) {
+	defer f.closeAfter(&err)
+	var there []*nftables.Table
+	for _, t := range []*nftables.Table{inetTable, arpTable} {
+		conn, err := f.open()
+		if err == nil {
+			_, err = conn.ListTableOfFamily(t.Name, t.Family)
+		}
+		switch {
+		case err == nil:
+			there = append(there, t)
+		case !isGone(err) && !isUnsupported(err):
+			return nil, fmt.Errorf("read table %s: %w", t.Name, err)
+		}
+	}
+	return there, nil
+}
+
+// isUnsupported reports whether err says that this kernel has no nftables: it knows no
+// such socket, or has nobody who takes such requests, which it says in two ways.
+func isUnsupported(err error) bool {
+	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
+}
+
 // closeAfter closes the sockets when *err is one.
 func (f *nft) closeAfter(err *error) {
 	if *err != nil {

@@ -182,9 +182,9 @@ func (k *Keeper) cover(w wishes, p plan) bool {
 	return true
 }
 
-// setFence notes the state of the fence.
+// setFence notes the state of the fence. One that is to be off may be there still.
 func (k *Keeper) setFence(f Fence) {
-	if !k.fenced {
+	if !k.fenced && f != FenceUnknown {
 		f = FenceOff
 	}
 	k.fenceState = f
