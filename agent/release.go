@@ -16,9 +16,9 @@ import (
 )
 
 // Release takes away from this host what only the active director may have, without
-// an agent: VIPs and the fence's permit at once, the master sync daemon when it has sent
-// what it holds back, syncd.FlushTime later. The table stays. No agent may run with the
-// same configuration, or it puts them back. Nothing to release is no error.
+// an agent: VIPs and then the fence at once, the master sync daemon when it has sent what
+// it holds back, syncd.FlushTime later. The table stays. No agent may run with the same
+// configuration, or it puts them back. Nothing to release is no error.
 func Release(ctx context.Context, cfg configs.Config) error {
 	return errors.Join(vip.Release(cfg.DataDir), stopMaster(ctx))
 }

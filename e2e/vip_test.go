@@ -89,6 +89,9 @@ func TestReleaseWithoutAnAgent(t *testing.T) {
 	if out := l.run("ip", "-n", n.ns, "addr", "show", "eth0"); strings.Contains(out, "10.9.0.100") {
 		t.Errorf("the address is still there:\n%s", out)
 	}
+	if out := l.run("ip", "netns", "exec", n.ns, "nft", "list", "tables"); strings.Contains(out, "ipvs-ha") {
+		t.Errorf("the fence is still there:\n%s", out)
+	}
 	n.awaitDaemons()
 	if got := n.ipvsadm("-Sn"); !strings.Contains(got, "-A -t 10.9.0.100:80") {
 		t.Errorf("the table is gone:\n%s", got)

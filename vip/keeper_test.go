@@ -1,7 +1,6 @@
 package vip
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -375,29 +374,6 @@ func TestRecordComesFirst(t *testing.T) {
 		}
 		stop()
 	})
-}
-
-func TestReleaseRemovesOnlyOurs(t *testing.T) {
-	h, dir := newHost(), t.TempDir()
-	all := addresses(vip4, vip6)
-	if err := writeRecord(dir, claims(all)); err != nil {
-		t.Fatal(err)
-	}
-	h.byHand(vip6) // recorded, but not added by us: it has no end
-	h.addresses[all[0]] = time.Now().Add(addressLife)
-	p := parts{fence: h, network: h}
-	for range 2 {
-		if err := release(dir, p); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if h.has(vip4) || !h.has(vip6) || !h.has("10.9.0.11/24@eth0") {
-		t.Errorf("left: %v", h.addresses)
-	}
-	h.refuse["shut"] = errRefused
-	if err := release(dir, p); !errors.Is(err, errRefused) {
-		t.Errorf("error %v", err)
-	}
 }
 
 func TestHundredsAndAShortLease(t *testing.T) {

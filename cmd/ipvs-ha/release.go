@@ -14,11 +14,12 @@ func releaseCommand() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "release --config FILE",
-		Short: "Take this host's VIPs and master daemon away, without an agent",
-		Long: `Take away from this host what only the active director may have: VIPs, the permit of
-its fence and, 3 s later, when it has sent what it holds back, the master sync daemon.
-The table stays. For a host whose agent is dead: systemd runs it after each stop. It
-does nothing where there is nothing to release.`,
+		Short: "Take this host's VIPs, fence and master daemon away, without an agent",
+		Long: `Take away from this host what only the active director may have: VIPs and, 3 s later,
+when it has sent what it holds back, the master sync daemon. The fence goes when all VIPs
+are gone; while one may be left it stays, shut, and the error says so. The table and a
+backup sync daemon stay. For a host whose agent is dead: systemd runs it after each stop.
+It does nothing where there is nothing to release.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
