@@ -20,7 +20,16 @@ import (
 // it holds back, syncd.FlushTime later. The table stays. No agent may run with the same
 // configuration, or it puts them back. Nothing to release is no error.
 func Release(ctx context.Context, cfg configs.Config) error {
-	return errors.Join(vip.Release(cfg.DataDir), stopMaster(ctx))
+	return errors.Join(vip.Release(cfg.DataDir), unlessWitness(cfg.Role, stopMaster(ctx)))
+}
+
+// unlessWitness returns err, nil when a witness is not allowed to ask the kernel: it
+// needs no privilege to run, and one that never had any has started no daemon.
+func unlessWitness(role configs.Role, err error) error {
+	if role == configs.Witness && errors.Is(err, os.ErrPermission) {
+		return nil
+	}
+	return err
 }
 
 func stopMaster(ctx context.Context) error {

@@ -189,6 +189,7 @@ func TestKernelRelease(t *testing.T) {
 	b.in(b.director, "ip addr add 10.9.0.100/32 dev eth0") // as an operator may who does without the cluster
 	b.awaitAccepted(all[0].Addr())
 	b.inside(b.client, func() error { return Release(t.TempDir()) }) // nothing there
+	b.unprivileged(func() error { return Release(t.TempDir()) })
 }
 
 func TestKernelAnnouncements(t *testing.T) {

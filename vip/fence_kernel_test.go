@@ -257,15 +257,23 @@ func TestKernelFenceOff(t *testing.T) {
 	b.awaitResolved(v.Addr())
 }
 
-// TestKernelFenceOffUnprivileged: that nobody could look is not that nothing is there.
-func TestKernelFenceOffUnprivileged(t *testing.T) {
-	b := shutBench(t)
+// unprivileged calls do on a thread of the director's that may change nothing.
+func (b *bench) unprivileged(do func() error) {
+	b.t.Helper()
 	b.inside(b.director, func() error {
 		head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		var none [2]unix.CapUserData
 		if err := unix.Capset(&head, &none[0]); err != nil { // of this thread
 			return err
 		}
+		return do()
+	})
+}
+
+// TestKernelFenceOffUnprivileged: that nobody could look is not that nothing is there.
+func TestKernelFenceOffUnprivileged(t *testing.T) {
+	b := shutBench(t)
+	b.unprivileged(func() error {
 		if err := (noFence{}).Build(nil); !errors.Is(err, unix.EPERM) {
 			t.Errorf("build: %v", err)
 		}

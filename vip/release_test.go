@@ -2,6 +2,7 @@ package vip
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,5 +90,23 @@ func TestReleaseWithoutNFTables(t *testing.T) {
 		if err := release(dir, parts{fence: h, network: h}); err != nil || h.has(vip4) {
 			t.Errorf("%v: error %v; left: %v", errno, err, h.addresses)
 		}
+	}
+}
+
+// TestReleaseWithoutPrivileges, as a witness has none: it has nothing to release, unless
+// it was a director before.
+func TestReleaseWithoutPrivileges(t *testing.T) {
+	h, dir := newHost(), t.TempDir()
+	h.covered = map[netip.Addr]bool{}
+	h.refuse["shut"], h.refuse["unfence"] = os.NewSyscallError("send", unix.EPERM), unix.EPERM
+	p := parts{fence: h, network: h}
+	if err := release(dir, p); err != nil {
+		t.Error(err)
+	}
+	if err := writeRecord(dir, claims(addresses(vip4))); err != nil {
+		t.Fatal(err)
+	}
+	if err := release(dir, p); !errors.Is(err, unix.EPERM) {
+		t.Errorf("with addresses in the record: %v", err)
 	}
 }
