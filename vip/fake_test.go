@@ -278,8 +278,13 @@ func (h *fakeHost) Check() error {
 	return h.refuse["check"]
 }
 
-func (h *fakeHost) Listen([]link) error { return h.refuse["listen"] }
-func (h *fakeHost) Close()              {}
+func (h *fakeHost) Close() {}
+
+func (h *fakeHost) Listen([]link) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.refuse["listen"]
+}
 
 func (h *fakeHost) Announce(_ link, a netip.Addr) error {
 	h.mu.Lock()

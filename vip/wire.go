@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/packet"
@@ -24,7 +25,8 @@ type heard func(index int, a netip.Addr, mac net.HardwareAddr)
 
 // announcer is what the keeper needs of the wire.
 type announcer interface {
-	// Listen listens on exactly these links.
+	// Listen listens on exactly these links. Where that came to an end it says so, and
+	// listens anew when it is called next.
 	Listen(links []link) error
 	// Announce says once that a is at the link, which is listened on.
 	Announce(l link, a netip.Addr) error
@@ -36,20 +38,22 @@ type announcer interface {
 // Their frames do not pass the fence.
 type wire struct {
 	heard   heard
+	open    func(link) (*tap, error)
 	readers sync.WaitGroup
-	taps    map[int]*tap
+	taps    map[int]*tap // by the index of the link
 }
 
 type tap struct {
 	link   link
-	arp    *packet.Conn
-	ip6    *packet.Conn
+	arp    net.PacketConn
+	ip6    net.PacketConn
 	router bool
+	deaf   atomic.Pointer[error] // why one of them is read no more; nil: both are
 }
 
 var _ announcer = (*wire)(nil)
 
-func newWire(h heard) *wire { return &wire{heard: h, taps: map[int]*tap{}} }
+func newWire(h heard) *wire { return &wire{heard: h, open: openTap, taps: map[int]*tap{}} }
 
 // Listen implements announcer.
 func (w *wire) Listen(links []link) error {
@@ -62,16 +66,25 @@ func (w *wire) Listen(links []link) error {
 		wanted[l.Index] = true
 		if t := w.taps[l.Index]; t != nil {
 			t.link = l // it may have a new name or MAC address
+			if err := t.deaf.Load(); err != nil {
+				// Not anew at once: what ended it may do so again.
+				t.close()
+				delete(w.taps, l.Index)
+				errs = append(errs, fmt.Errorf("listen on %s: %w", l.Name, *err))
+			}
 			continue
 		}
-		t, err := openTap(l)
+		t, err := w.open(l)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listen on %s: %w", l.Name, err))
 			continue
 		}
 		w.taps[l.Index] = t
-		for _, conn := range []*packet.Conn{t.arp, t.ip6} {
-			w.readers.Go(func() { w.read(conn, l.Index) })
+		for _, conn := range []net.PacketConn{t.arp, t.ip6} {
+			w.readers.Go(func() {
+				err := w.read(conn, l.Index)
+				t.deaf.Store(&err)
+			})
 		}
 	}
 	for index, t := range w.taps {
@@ -120,15 +133,15 @@ func (t *tap) close() {
 	_ = t.ip6.Close()
 }
 
-// read reports what is said until conn is closed.
-func (w *wire) read(conn *packet.Conn, index int) {
+// read reports what is said until conn fails or is closed, and returns the error.
+func (w *wire) read(conn net.PacketConn, index int) error {
 	buffer := make([]byte, maxFrame)
 	for {
 		n, _, err := conn.ReadFrom(buffer)
 		if errors.Is(err, unix.ENETDOWN) {
 			continue // said once when the interface goes down; the socket lives on
 		} else if err != nil {
-			return
+			return err
 		}
 		if a, mac, ok := spokenFor(buffer[:n]); ok {
 			w.heard(index, a, mac)
