@@ -242,6 +242,26 @@ func TestKernelFlushedRuleset(t *testing.T) {
 	}
 }
 
+// TestKernelFlushAfterAShut: to shut what is shut changes nothing, which the kernel
+// does not count, and somebody's next change must not be taken for it.
+func TestKernelFlushAfterAShut(t *testing.T) {
+	b := newBench(t)
+	b.inside(b.director, func() error {
+		var f nft
+		defer f.Close()
+		for _, do := range []func() error{func() error { return f.Build([]netip.Addr{netip.MustParseAddr("10.9.0.100")}) }, f.Check, f.Shut} {
+			if err := do(); err != nil {
+				return err
+			}
+		}
+		b.in(b.director, "nft flush ruleset")
+		if err := f.Check(); !isGone(err) {
+			t.Errorf("check: %v", err)
+		}
+		return nil
+	})
+}
+
 // TestKernelFenceOff shows that the probe sees what the fence prevents.
 func TestKernelFenceOff(t *testing.T) {
 	b := newBench(t)

@@ -209,6 +209,7 @@ func (f *nft) Shut() error {
 		return fmt.Errorf("shut the fence: %w", err)
 	}
 	f.permitted = false
+	f.gen = 0 // it counts only when there was a permit, and one may have ended by itself
 	return nil
 }
 
@@ -226,7 +227,7 @@ func (f *nft) Remove() error {
 	if err != nil && !isGone(err) {
 		return fmt.Errorf("remove the fence: %w", err)
 	}
-	f.covered, f.permitted = 0, false
+	f.covered, f.permitted, f.gen = 0, false, 0
 	return nil
 }
 
@@ -297,7 +298,8 @@ func (f *nft) Check() (err error) {
 	return nil
 }
 
-// generation returns the number of the ruleset, which each transaction raises by 1.
+// generation returns the number of the ruleset, which each transaction that changes
+// something raises by 1.
 func (f *nft) generation() (uint32, error) {
 	if f.gens == nil {
 		conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
