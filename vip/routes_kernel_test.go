@@ -26,7 +26,12 @@ func TestKernelNextHops(t *testing.T) {
 	}
 	b.in(b.director, "ip -6 route add 2001:db8:7::/64 via 2001:db8::7 table 100")
 	b.in(b.director, "ip -6 route add 2001:db8:8::/64 nexthop via 2001:db8::8 nexthop via 2001:db8::9")
-	want := "10.9.0.1 10.9.0.2 10.9.0.3 10.9.0.4 2001:db8::5 2001:db8::6 2001:db8::7 2001:db8::8 2001:db8::9"
+	b.in(b.director, "echo 0 >/proc/sys/net/ipv4/nexthop_compat_mode")
+	for object, via := range map[string]string{"1": "10.9.0.10", "2": "2001:db8::10"} {
+		b.in(b.director, "ip nexthop add id "+object+" via "+via+" dev eth0")
+	}
+	b.in(b.director, "ip route add 10.55.0.0/24 nhid 1; ip -6 route add 2001:db8:9::/64 nhid 2")
+	want := "10.9.0.1 10.9.0.2 10.9.0.3 10.9.0.4 10.9.0.10 2001:db8::5 2001:db8::6 2001:db8::7 2001:db8::8 2001:db8::9 2001:db8::10"
 	b.inside(b.director, func() error {
 		n, err := openNetwork()
 		if err != nil {
