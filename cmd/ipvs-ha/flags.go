@@ -14,7 +14,12 @@ import (
 )
 
 // flagError says of a flag's value what is wanted, and not which Go function refused it.
-func flagError(_ *cobra.Command, err error) error {
+func flagError(cmd *cobra.Command, err error) error {
+	if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 { // the flag is one of a mistyped subcommand
+		if wrong := cmd.ValidateArgs(args); wrong != nil {
+			return wrong
+		}
+	}
 	var invalid *pflag.InvalidValueError
 	if !errors.As(err, &invalid) {
 		return &usageError{err}

@@ -521,8 +521,11 @@ func TestExitStatus(t *testing.T) {
 		says           string
 	}{
 		{name: "version", args: "version", want: exitOK},
+		{name: "version as a flag", args: "--version", want: exitOK},
 		{name: "help", args: "help", want: exitOK},
 		{name: "unknown command", args: "frob", want: exitUsage, says: `unknown command "frob"`},
+		{name: "mistyped command", args: "aply -f -", want: exitUsage, says: "did you mean apply?\n"},
+		{name: "mistyped subcommand", args: "destination sett x --weight 1", want: exitUsage, says: "did you mean set?\n"},
 		{name: "nothing", args: "", want: exitUsage, says: "a subcommand is missing"},
 		{name: "no subcommand", args: "service", want: exitUsage, says: "service: a subcommand is missing"},
 		{name: "unknown subcommand", args: "service frob", want: exitUsage, says: `unknown command "frob"`},

@@ -103,9 +103,11 @@ func newRoot() *cobra.Command {
 		Short:         "Highly available IPVS load balancers: one table, every kernel",
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Version:       versionText(),
 		Args:          cobra.NoArgs,
 		RunE:          group,
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(agentCommand(), recoverCommand(), releaseCommand(), versionCommand(), manCommand(root))
 	for _, c := range []*cobra.Command{
@@ -126,7 +128,7 @@ func checkArguments(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return usagef("%s%w", words(cmd), err)
+				return usagef("%s%w%s", words(cmd), err, suggestion(cmd, args))
 			}
 			return nil
 		}
@@ -134,6 +136,18 @@ func checkArguments(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		checkArguments(sub)
 	}
+}
+
+// suggestion names the subcommands that args may have been meant as.
+func suggestion(cmd *cobra.Command, args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	cmd.SuggestionsMinimumDistance = 2 // letters that may differ
+	if names := cmd.SuggestionsFor(args[0]); len(names) > 0 {
+		return "; did you mean " + strings.Join(names, " or ") + "?"
+	}
+	return ""
 }
 
 // group is what a command does that only has subcommands.
