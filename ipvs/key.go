@@ -147,7 +147,7 @@ func (k ServiceKey) Validate() error {
 	default:
 		return fmt.Errorf("%s is not tcp, udp or sctp", k.Protocol)
 	}
-	if err := checkUnicast(k.Addr); err != nil {
+	if err := CheckUnicast(k.Addr); err != nil {
 		return err
 	}
 	if k.Family != FamilyOf(k.Addr) {
@@ -156,9 +156,9 @@ func (k ServiceKey) Validate() error {
 	return nil
 }
 
-// checkUnicast refuses what the kernel refuses, and v4-mapped addresses, which it
+// CheckUnicast refuses what the kernel refuses, and v4-mapped addresses, which it
 // silently reads as 0.0.0.0.
-func checkUnicast(a netip.Addr) error {
+func CheckUnicast(a netip.Addr) error {
 	switch {
 	case !a.IsValid():
 		return errors.New("the address is missing")

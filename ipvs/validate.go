@@ -177,7 +177,7 @@ func CheckNetmask(mask netip.Addr) error {
 // validateIn reports every rule that d breaks as a destination of s.
 func (d Destination) validateIn(s *Service) error {
 	var f fields
-	f.add("address", checkUnicast(d.Addr.Addr()))
+	f.add("address", CheckUnicast(d.Addr.Addr()))
 	if a := d.Addr.Addr(); a.Is6() && a.IsLinkLocalUnicast() {
 		f.addf("address", "%s is link-local: the kernel could not tell on which link", a)
 	}

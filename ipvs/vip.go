@@ -45,7 +45,7 @@ func (v VIP) compare(o VIP) int {
 // checkVIP refuses what cannot be one host's address among others.
 func checkVIP(p netip.Prefix) error {
 	a := p.Addr()
-	if err := checkUnicast(a); err != nil {
+	if err := CheckUnicast(a); err != nil {
 		return err
 	}
 	switch {

@@ -85,6 +85,9 @@ func parseTarget(args []string) (ipvs.ServiceKey, netip.AddrPort, error) {
 	if err != nil {
 		return key, addr, usagef("destination %w", err)
 	}
+	if err := ipvs.CheckUnicast(addr.Addr()); err != nil {
+		return key, addr, usagef("destination %q: %w", args[1], err)
+	}
 	return key, addr, nil
 }
 

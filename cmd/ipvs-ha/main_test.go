@@ -554,6 +554,7 @@ func TestExitStatus(t *testing.T) {
 		{name: "bad address", args: "service add tcp://10.9.0.300:80", want: exitUsage, says: "\"10.9.0.300\" is not an IP address"},
 		{name: "bad port", args: "service add tcp://10.9.0.100:70000", want: exitUsage, says: "port \"70000\" is not a number from 0 to 65535"},
 		{name: "destination's port", args: "destination add " + service + " 10.9.0.21:x", want: exitUsage, says: "port \"x\" is not a number from 0 to 65535"},
+		{name: "destination that is none", args: "destination add " + service + " 224.0.0.1:80", want: exitUsage, says: "destination \"224.0.0.1:80\": address 224.0.0.1 is not a unicast address"},
 		{name: "destination by name", args: "destination add " + service + " web1:80", want: exitUsage, says: "host names are not accepted"},
 		{name: "no destination", args: "destination add " + service + " 10.9.0.21", want: exitUsage, says: "ADDRESS:PORT"},
 		{name: "output", args: "get -o xml", want: exitUsage, says: "yaml, json or ipvsadm"},
