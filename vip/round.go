@@ -144,7 +144,7 @@ func (k *Keeper) resign() {
 
 // meanwhile calls do, which asks the kernel about interfaces or addresses. All of
 // that waits for one lock in the kernel that others may hold for seconds. An owner's
-// permit is renewed, or ended, in the meantime.
+// permit is renewed, or ended, in the meantime, and what is due is announced.
 func (k *Keeper) meanwhile(do func()) {
 	if !k.owner {
 		do()
@@ -152,6 +152,7 @@ func (k *Keeper) meanwhile(do func()) {
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); do() }()
+	k.announce()
 	for {
 		timer := time.NewTimer(max(k.until-k.now(), time.Millisecond))
 		select {
@@ -304,9 +305,6 @@ func (k *Keeper) apply(p plan) {
 			errs = append(errs, k.applyBatch(step.kind, batch, lost)...)
 			if k.owner && !k.extend() {
 				k.resign()
-			}
-			if k.owner {
-				k.announce()
 			}
 		}
 	}
