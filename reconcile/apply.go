@@ -9,9 +9,10 @@ import (
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
 
-// maxBatch is how many changes are carried out under one deadline. Each stage of a
-// batch is one call of the kernel, which does best with many.
-const maxBatch = 2000
+// maxBatch is how many changes are carried out under one deadline, and before a newer
+// role is looked for: 0.4 s of a kernel that takes a millisecond for each. Each stage of
+// a batch is one call of the kernel; more than some hundreds at once gain nothing.
+const maxBatch = 400
 
 // applied says what became of a list of changes.
 type applied struct {
@@ -34,16 +35,19 @@ func (a *applied) refuse(c ipvs.Change, err error) {
 	a.failing = append(a.failing, c.Key)
 }
 
-// apply carries out changes, which are in the order of ipvs.Diff. In each batch the
-// services come before their destinations, so that those of a service that cannot
-// be added need not be tried.
-func (l *Loop) apply(ctx context.Context, changes []ipvs.Change) applied {
+// apply carries out changes towards d's table, which are in the order of ipvs.Diff, and
+// between two batches a newer role. In each batch the services come before their
+// destinations, so that those of a service that cannot be added need not be tried.
+func (l *Loop) apply(ctx context.Context, d Desired, changes []ipvs.Change) applied {
 	var a applied
 	missing := map[ipvs.ServiceKey]bool{}
 	for len(changes) > 0 && ctx.Err() == nil && !a.stalled {
 		batch := changes[:min(len(changes), maxBatch)]
 		changes = changes[len(batch):]
 		l.applyBatch(ctx, batch, missing, &a)
+		if len(changes) > 0 {
+			l.serveRole(ctx, d)
+		}
 	}
 	if len(changes) > 0 {
 		a.refused = append(a.refused, refusalOf("table", fmt.Errorf("the kernel did not answer within %s: %d changes were not tried", applyTimeout, len(changes))))

@@ -69,6 +69,7 @@ type Loop struct {
 	syncer   *syncd.Syncer
 	rounds   rounds
 	believed believed
+	drifted  int            // objects repaired in this round
 	looking  *look          // made aside; nil = none
 	readers  sync.WaitGroup // those who look
 
@@ -115,7 +116,7 @@ func New(c Config) (*Loop, error) {
 
 // Set makes d the desired value; the newest wins. It does not block. Before the
 // first Set the loop touches nothing. When Status.Seen is at least the number that
-// Set returns, a round with d or a newer value is over.
+// Set returns, what could be done for the role of d, or of a newer value, is done.
 func (l *Loop) Set(d Desired) uint64 {
 	l.mu.Lock()
 	defer l.ping()

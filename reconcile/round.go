@@ -33,7 +33,9 @@ type believed struct {
 	made    []ipvs.Change            // by the last repair and since
 	read    time.Time                // when that had read the kernel
 
-	daemon  ipvs.Daemon // as wanted by the last call of the syncer
+	served  bool // the syncer was called; what follows is of its last call
+	role    syncd.Role
+	daemon  ipvs.Daemon // as wanted then
 	run     bool
 	daemons syncd.Status // its answer
 }
@@ -45,7 +47,8 @@ type believed struct {
 //
 // The table comes before the daemons, since a backup binds the connections that it
 // receives only to services that exist. When no daemon may run they come first:
-// while one runs, the kernel refuses destinations of another family.
+// while one runs, the kernel refuses destinations of another family. Between two parts
+// of a large table the newest role is carried out, so that it never waits for all of it.
 func (l *Loop) round(ctx context.Context, d Desired, found *look, asked bool, ticket uint64) outcome {
 	now := time.Now()
 	before := l.believed
@@ -56,10 +59,10 @@ func (l *Loop) round(ctx context.Context, d Desired, found *look, asked bool, ti
 	daemons := full || found != nil || changed || !l.rounds.daemons.IsZero() && !now.Before(l.rounds.daemons)
 	var o outcome
 	if daemons && !run {
-		o.drift += l.reconcileDaemons(ctx, want, run)
+		l.reconcileDaemons(ctx, d)
 	}
 	if l.believed.known {
-		o.surprise = l.change(ctx, d.Table, found)
+		o.surprise = l.change(ctx, d, found)
 	}
 	switch {
 	case full || o.surprise:
@@ -71,7 +74,10 @@ func (l *Loop) round(ctx context.Context, d Desired, found *look, asked bool, ti
 		found = nil
 	}
 	if daemons && run {
-		o.drift += l.reconcileDaemons(ctx, want, run)
+		now := d
+		newest, _ := l.newest()
+		now.Role = newest.Role
+		l.reconcileDaemons(ctx, now)
 	}
 	switch {
 	case found != nil:
@@ -79,17 +85,18 @@ func (l *Loop) round(ctx context.Context, d Desired, found *look, asked bool, ti
 	case !o.full && l.looking == nil && !changed && (asked || !now.Before(l.rounds.full)):
 		l.lookAside(ctx, d, ticket)
 	}
+	o.drift, l.drifted = l.drifted, 0
 	o.refused, o.foreign, o.read = l.believed.refused, l.believed.foreign, l.believed.read
 	o.daemons, o.daemon = l.believed.daemons.Daemons, l.believed.daemons.Err
 	return o
 }
 
 // change carries out what differs between the table that was carried out last and
-// want, without reading the kernel. It reports whether the kernel must be read,
-// because something was refused or not as believed, or because want changes a
-// service that was failing.
-func (l *Loop) change(ctx context.Context, want ipvs.Table, found *look) (surprise bool) {
-	from := l.believed.table
+// that of d, without reading the kernel. It reports whether the kernel must be read,
+// because something was refused or not as believed, or because d changes a service
+// that was failing.
+func (l *Loop) change(ctx context.Context, d Desired, found *look) (surprise bool) {
+	from, want := l.believed.table, d.Table
 	changes := slices.DeleteFunc(changesBetween(from, want), func(c ipvs.Change) bool {
 		surprise = surprise || l.believed.failing[c.Key]
 		return l.believed.failing[c.Key]
@@ -105,7 +112,7 @@ func (l *Loop) change(ctx context.Context, want ipvs.Table, found *look) (surpri
 		}
 	}
 	changes, _, err := l.claim(changes, claim)
-	a := l.apply(ctx, changes)
+	a := l.apply(ctx, d, changes)
 	l.believed.made = append(l.believed.made, a.done...)
 	l.release(a.done)
 	for _, k := range a.failing {
@@ -136,7 +143,7 @@ func (l *Loop) repair(ctx context.Context, d Desired, before believed, found *lo
 	plan := found.plan
 	l.believed.foreign, l.believed.read = plan.Foreign, found.read
 	changes, unclaimed, claimErr := l.claim(plan.Changes, plan.Claim)
-	a := l.apply(ctx, changes)
+	a := l.apply(ctx, d, changes)
 	l.believed.made = append(slices.Clip(a.done), l.believed.made[found.made:]...)
 	if again := repeated(before.made, a.done); len(again) > 0 {
 		l.lookAgain(ctx, want, again, &a)
@@ -158,7 +165,7 @@ func (l *Loop) repair(ctx context.Context, d Desired, before believed, found *lo
 	}
 	retimed := timed && want.Timeouts() == before.table.Timeouts() &&
 		!slices.ContainsFunc(before.refused, func(r refusal) bool { return r.Object == "timeouts" })
-	o.drift += l.countDrift(before, want, a.done, retimed)
+	l.drifted += l.countDrift(before, want, a.done, retimed)
 }
 
 // countDrift returns how many of the changes set right what somebody else had
@@ -249,27 +256,6 @@ func hasTimeouts(have, want ipvs.Timeouts) bool {
 	return (want.TCP == 0 || have.TCP == want.TCP) &&
 		(want.TCPFin == 0 || have.TCPFin == want.TCPFin) &&
 		(want.UDP == 0 || have.UDP == want.UDP)
-}
-
-// reconcileDaemons lets the syncer work and returns how much drift it repaired.
-func (l *Loop) reconcileDaemons(ctx context.Context, want ipvs.Daemon, run bool) (drift int) {
-	settled := l.believed.known && l.believed.daemons.Err == nil && l.believed.daemons.Again.IsZero() &&
-		want == l.believed.daemon && run == l.believed.run
-	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
-	defer cancel()
-	status := l.syncer.Reconcile(ctx, want, run)
-	l.believed.daemon, l.believed.run, l.believed.daemons = want, run, status
-	l.rounds.synced(status, l.interval, l.spread)
-	if status.Started+status.Stopped == 0 {
-		return 0
-	}
-	if settled {
-		drift = max(status.Started, status.Stopped)
-		l.log.Warn("somebody else changed the sync daemons; they are repaired", "daemons", status.Daemons)
-	} else {
-		l.log.Info("sync daemons changed", "daemons", status.Daemons)
-	}
-	return drift
 }
 
 // rounds says when what is due.

@@ -17,7 +17,7 @@ const MaxListed = 1000
 // never written to again.
 type Status struct {
 	AppliedRevision uint64            // the newest revision whose table was wholly in the kernel
-	Seen            uint64            // the number, as Set returned it, of the newest value that a round was made with
+	Seen            uint64            // the number, as Set returned it, of the newest value whose role was carried out
 	Converged       bool              // the kernel is as desired, sync daemons included
 	Daemons         []ipvs.Daemon     // as the kernel listed them last
 	Foreign         []ipvs.ServiceKey // services that are not ours; at most MaxListed
@@ -57,7 +57,7 @@ func (l *Loop) Status() Status {
 	return l.status
 }
 
-// Changed returns a channel that is closed after the next round. To miss nothing
+// Changed returns a channel that is closed when the status changes. To miss nothing
 // take it before Status.
 func (l *Loop) Changed() <-chan struct{} {
 	l.mu.Lock()
@@ -129,29 +129,54 @@ func (l *Loop) publish(revision, number uint64, o outcome) (asked bool) {
 	defer l.mu.Unlock()
 	now := time.Now()
 	s := l.status
-	s.Seen = number
+	s.Seen = max(s.Seen, number)
 	if len(o.refused) == 0 && !o.surprise {
 		s.AppliedRevision = revision
 	}
 	s.Foreign, s.ForeignCount = o.foreign[:min(len(o.foreign), MaxListed)], len(o.foreign)
 	s.LastFull = o.read
 	s.DriftRepaired += uint64(o.drift)
-	s.Daemons = o.daemons
-	refused := o.refused
-	if o.daemon != nil {
-		refused = append(slices.Clip(refused), refusalOf("sync daemons", o.daemon))
-	}
-	s.Errors, s.ErrorCount = listed(refused), len(refused)
+	count := s.tell(o.refused, o.daemons, o.daemon)
 	fresh := fault.Date(s.Errors, l.status.Errors, now)
-	s.Converged = len(refused) == 0 && !o.surprise
+	s.Converged = count == 0 && !o.surprise
 	l.logErrors(fresh, s.ErrorCount, l.status.ErrorCount)
 	l.status, l.tried, l.refused = s, revision, o.refused
 	if o.full {
 		l.fullDone = o.ticket
 	}
+	l.announce()
+	return l.fullWanted > l.fullDone
+}
+
+// publishRole tells, in the middle of a round, what became of the role of the value
+// number.
+func (l *Loop) publishRole(number uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.status
+	s.Seen = max(s.Seen, number)
+	s.tell(l.refused, l.believed.daemons.Daemons, l.believed.daemons.Err)
+	fresh := fault.Date(s.Errors, l.status.Errors, time.Now())
+	s.Converged = s.Converged && s.ErrorCount == 0
+	l.logErrors(fresh, s.ErrorCount, l.status.ErrorCount)
+	l.status = s
+	l.announce()
+}
+
+// tell lists what is refused and what the daemons are, and returns how many errors that
+// makes.
+func (s *Status) tell(refused []refusal, daemons []ipvs.Daemon, daemon error) int {
+	if daemon != nil {
+		refused = append(slices.Clip(refused), refusalOf("sync daemons", daemon))
+	}
+	s.Daemons, s.Errors, s.ErrorCount = daemons, listed(refused), len(refused)
+	return s.ErrorCount
+}
+
+// announce wakes those who wait for a change of the status. The caller holds l.mu.
+func (l *Loop) announce() {
 	close(l.changed)
 	l.changed = make(chan struct{})
-	return l.fullWanted > l.fullDone
 }
 
 // logErrors logs what is new: one line a round.
