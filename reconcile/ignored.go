@@ -15,15 +15,11 @@ var errIgnored = errors.New("the kernel takes these settings but does not keep t
 // repeated returns the edits that say what had been written since the repair before
 // already: either somebody undoes it, or the kernel does not know what they set.
 // Kernels ignore attributes that are newer than they are.
-func repeated(last, now []ipvs.Change) []ipvs.Change {
+func repeated(last written, now []ipvs.Change) []ipvs.Change {
 	edit := func(c ipvs.Change) bool { return c.Op == ipvs.SetService || c.Op == ipvs.SetDestination }
-	if !slices.ContainsFunc(now, edit) {
-		return nil
-	}
-	before := writtenBy(last)
 	var again []ipvs.Change
 	for _, c := range now {
-		if edit(c) && before.says(c) {
+		if edit(c) && last.says(c) {
 			again = append(again, c)
 		}
 	}
@@ -41,29 +37,50 @@ func objectOf(c ipvs.Change) object {
 	return object{c.Key, destination}
 }
 
-// written is changes by what they are about: there may be as many as the table has
-// objects.
-type written map[object][]ipvs.Change
+// written is the newest addition or edit of each object, by service and address; the
+// zero address is the service itself. However many changes are made, it is not larger
+// than the table.
+type written map[ipvs.ServiceKey]map[netip.AddrPort]ipvs.Change
 
 func writtenBy(list []ipvs.Change) written {
-	w := make(written, len(list))
-	for _, c := range list {
-		w[objectOf(c)] = append(w[objectOf(c)], c)
-	}
+	w := written{}
+	w.add(list)
 	return w
 }
 
-// says reports whether there is an addition or edit with the values of the edit c.
-func (w written) says(c ipvs.Change) bool {
-	return slices.ContainsFunc(w[objectOf(c)], func(o ipvs.Change) bool {
-		switch o.Op {
-		case ipvs.AddService, ipvs.SetService:
-			return c.Op == ipvs.SetService && reflect.DeepEqual(o.Service, c.Service)
-		case ipvs.AddDestination, ipvs.SetDestination:
-			return c.Op == ipvs.SetDestination && reflect.DeepEqual(o.Destination, c.Destination)
+func (w written) add(list []ipvs.Change) {
+	for _, c := range list {
+		address, _ := c.Target()
+		switch {
+		case c.Op == ipvs.DeleteService:
+			delete(w, c.Key)
+		case c.Op == ipvs.DeleteDestination:
+			delete(w[c.Key], address)
+			if len(w[c.Key]) == 0 {
+				delete(w, c.Key)
+			}
+		default:
+			if w[c.Key] == nil {
+				w[c.Key] = map[netip.AddrPort]ipvs.Change{}
+			}
+			w[c.Key][address] = c
 		}
+	}
+}
+
+// says reports whether the edit c has the values that were written last.
+func (w written) says(c ipvs.Change) bool {
+	address, _ := c.Target()
+	last, ok := w[c.Key][address]
+	switch {
+	case !ok:
 		return false
-	})
+	case c.Op == ipvs.SetService:
+		return reflect.DeepEqual(last.Service, c.Service)
+	case c.Op == ipvs.SetDestination:
+		return reflect.DeepEqual(last.Destination, c.Destination)
+	}
+	return false
 }
 
 // lookAgain reads the kernel once more and takes those of the changes again that it

@@ -16,7 +16,6 @@ import (
 type look struct {
 	ticket  uint64                   // how many full rounds had been asked for when it began
 	touched map[ipvs.ServiceKey]bool // since it began
-	made    int                      // how many of believed.made are older
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when what follows is there
 
@@ -30,7 +29,7 @@ type look struct {
 func (l *Loop) look(ctx context.Context, d Desired, ticket uint64, opts ...kernel.TableOption) *look {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	k := &look{
-		ticket: ticket, touched: map[ipvs.ServiceKey]bool{}, made: len(l.believed.made),
+		ticket: ticket, touched: map[ipvs.ServiceKey]bool{},
 		cancel: cancel, done: make(chan struct{}),
 	}
 	owned := maps.Clone(l.record.owned)
@@ -91,4 +90,15 @@ func (k *look) settle() {
 	k.plan.Changes = slices.DeleteFunc(k.plan.Changes, func(c ipvs.Change) bool { return touched(c.Key) })
 	k.plan.Claim = slices.DeleteFunc(k.plan.Claim, touched)
 	k.plan.Foreign = slices.DeleteFunc(k.plan.Foreign, touched)
+}
+
+// unseen returns what was written to services of which the look says nothing.
+func (k *look) unseen(made written) written {
+	left := written{}
+	for key := range k.touched {
+		if objects, ok := made[key]; ok {
+			left[key] = objects
+		}
+	}
+	return left
 }

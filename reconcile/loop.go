@@ -105,7 +105,8 @@ func New(c Config) (*Loop, error) {
 		kernel: c.Kernel, exclusive: c.Exclusive, interval: c.DriftInterval, log: c.Logger,
 		spread: func(d time.Duration) time.Duration { return d - rand.N(d/4+1) },
 		pingC:  make(chan struct{}, 1), record: record, changed: make(chan struct{}),
-		syncer: syncd.New(c.Kernel, c.Interfaces, record.starts, record.saveStarts),
+		believed: believed{made: written{}},
+		syncer:   syncd.New(c.Kernel, c.Interfaces, record.starts, record.saveStarts),
 	}
 	if warning != nil {
 		l.log.Error("ownership record", "error", warning)

@@ -30,7 +30,7 @@ type believed struct {
 	failing map[ipvs.ServiceKey]bool // its services that are not as desired; only repair tries them again
 	refused []refusal                // what the last repair left undone
 	foreign []ipvs.ServiceKey        // found by the last repair
-	made    []ipvs.Change            // by the last repair and since
+	made    written                  // by the last repair and since
 	read    time.Time                // when that had read the kernel
 
 	served  bool // the syncer was called; what follows is of its last call
@@ -113,7 +113,7 @@ func (l *Loop) change(ctx context.Context, d Desired, found *look) (surprise boo
 	}
 	changes, _, err := l.claim(changes, claim)
 	a := l.apply(ctx, d, changes)
-	l.believed.made = append(l.believed.made, a.done...)
+	l.believed.made.add(a.done)
 	l.release(a.done)
 	for _, k := range a.failing {
 		l.believed.failing[k] = true
@@ -144,7 +144,8 @@ func (l *Loop) repair(ctx context.Context, d Desired, before believed, found *lo
 	l.believed.foreign, l.believed.read = plan.Foreign, found.read
 	changes, unclaimed, claimErr := l.claim(plan.Changes, plan.Claim)
 	a := l.apply(ctx, d, changes)
-	l.believed.made = append(slices.Clip(a.done), l.believed.made[found.made:]...)
+	l.believed.made = found.unseen(before.made)
+	l.believed.made.add(a.done)
 	if again := repeated(before.made, a.done); len(again) > 0 {
 		l.lookAgain(ctx, want, again, &a)
 	}
