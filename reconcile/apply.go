@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
@@ -19,17 +20,23 @@ type applied struct {
 	done     []ipvs.Change // that made a difference: the kernel is as they say
 	refused  []refusal
 	failing  []ipvs.ServiceKey // the services of refused
+	undone   []ipvs.Change     // that were refused, or were not needed as they are, or not tried
 	found    bool              // what is carried out now was to be added, but was there
 	surprise bool              // something was there, or was missing, against belief
 	stalled  bool              // the kernel stopped answering; not everything was tried
 }
 
-func (a *applied) refuse(c ipvs.Change, err error) {
-	object := c.Key.String()
+// nameOf returns the name of the object of c in a Status.
+func nameOf(c ipvs.Change) string {
+	name := c.Key.String()
 	if addr, ok := c.Target(); ok {
-		object += " destination " + addr.String()
+		name += " destination " + addr.String()
 	}
-	r := refusalOf(object, err)
+	return name
+}
+
+func (a *applied) refuse(c ipvs.Change, err error) {
+	r := refusalOf(nameOf(c), err)
 	r.key = c.Key
 	a.refused = append(a.refused, r)
 	a.failing = append(a.failing, c.Key)
@@ -68,10 +75,12 @@ func (l *Loop) applyBatch(ctx context.Context, batch []ipvs.Change, missing map[
 	} {
 		var now []ipvs.Change
 		for _, c := range batch {
-			for _, op := range stage {
-				if c.Op == op && !missing[c.Key] {
-					now = append(now, c)
-				}
+			switch {
+			case !slices.Contains(stage, c.Op):
+			case missing[c.Key]:
+				a.undone = append(a.undone, c)
+			default:
+				now = append(now, c)
 			}
 		}
 		l.applyStage(ctx, now, missing, a)
@@ -91,6 +100,9 @@ func (l *Loop) applyStage(ctx context.Context, changes []ipvs.Change, missing ma
 		var err error
 		if errs != nil {
 			err = errs[i]
+		}
+		if err != nil {
+			a.undone = append(a.undone, c)
 		}
 		switch {
 		case err == nil && a.found:

@@ -6,7 +6,8 @@
 // missed in between does not matter. After a change it applies only the difference
 // between two desired tables. At the start, on a timer, on request and after a
 // surprise it reads the whole kernel, compares, and repairs what drifted. IPVS has
-// no change notification, so drift can only be found by reading.
+// no change notification, so drift can only be found by reading. While it reads, which
+// takes seconds when the table is large, it goes on to carry out roles and changes.
 //
 // Services that are not in the table and that this host never programmed for the
 // cluster are foreign: reported and left alone, unless the loop is exclusive. What

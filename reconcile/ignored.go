@@ -1,11 +1,9 @@
 package reconcile
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"reflect"
-	"slices"
 
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 )
@@ -24,17 +22,6 @@ func repeated(last written, now []ipvs.Change) []ipvs.Change {
 		}
 	}
 	return again
-}
-
-// An object is a service, or a destination of one.
-type object struct {
-	service     ipvs.ServiceKey
-	destination netip.AddrPort // zero = the service itself
-}
-
-func objectOf(c ipvs.Change) object {
-	destination, _ := c.Target()
-	return object{c.Key, destination}
 }
 
 // written is the newest addition or edit of each object, by service and address; the
@@ -83,22 +70,29 @@ func (w written) says(c ipvs.Change) bool {
 	return false
 }
 
-// lookAgain reads the kernel once more and takes those of the changes again that it
-// has not kept as refused.
-func (l *Loop) lookAgain(ctx context.Context, want ipvs.Table, again []ipvs.Change, a *applied) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	have, err := l.kernel.Table(ctx)
-	if err != nil {
-		return // the next round tells
+// doubts are edits that were repeated, for the next look: those that it misses again
+// the kernel does not keep.
+type doubts struct {
+	edits []ipvs.Change
+	drift []ipvs.Change // those of them that set right what somebody changed, if they are kept
+}
+
+// settle returns those of the edits that the look after them misses, and the others of
+// drift. Of services that were touched the look says nothing.
+func (d doubts) settle(plan []ipvs.Change, touched func(ipvs.ServiceKey) bool) (ignored, kept []ipvs.Change) {
+	if len(d.edits) == 0 {
+		return nil, nil
 	}
-	needed := writtenBy(MakePlan(have, want, l.record.owned, false).Changes)
-	undone := writtenBy(again)
-	a.done = slices.DeleteFunc(slices.Clone(a.done), func(c ipvs.Change) bool {
-		if !undone.says(c) || !needed.says(c) {
-			return false
+	needed := writtenBy(plan)
+	for _, c := range d.edits {
+		if !touched(c.Key) && needed.says(c) {
+			ignored = append(ignored, c)
 		}
-		a.refuse(c, errIgnored)
-		return true
-	})
+	}
+	for _, c := range d.drift {
+		if !touched(c.Key) && !needed.says(c) {
+			kept = append(kept, c)
+		}
+	}
+	return ignored, kept
 }

@@ -11,11 +11,15 @@ import (
 )
 
 // A look at the whole kernel, and what it says is to be done. Its reading takes
-// seconds when the table is large, so that changes are carried out beside it; of the
-// services that they touch it says nothing.
+// seconds when the table is large, so that roles and changes are carried out beside it;
+// of the services that they touch it says nothing.
 type look struct {
+	desired Desired                  // what the kernel is compared with
 	ticket  uint64                   // how many full rounds had been asked for when it began
+	urgent  bool                     // it began because of a surprise, or nothing was known
 	touched map[ipvs.ServiceKey]bool // since it began
+	doubts  doubts                   // that it settles
+	kept    []ipvs.Change            // of what was doubted, drift that is repaired
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when what follows is there
 
@@ -25,13 +29,16 @@ type look struct {
 	err  error
 }
 
-// look begins to read the kernel. The goroutine ends with ctx; Run waits for it.
+// look begins to read the kernel; a later round gets the outcome. The goroutine ends
+// with ctx; Run waits for it.
 func (l *Loop) look(ctx context.Context, d Desired, ticket uint64, opts ...kernel.TableOption) *look {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	k := &look{
-		ticket: ticket, touched: map[ipvs.ServiceKey]bool{},
+		desired: d, ticket: ticket, touched: map[ipvs.ServiceKey]bool{}, doubts: l.doubts,
 		cancel: cancel, done: make(chan struct{}),
 	}
+	l.doubts = doubts{}
+	l.rounds.full = time.Now().Add(time.Hour) // planned anew when it is done
 	owned := maps.Clone(l.record.owned)
 	l.readers.Go(func() {
 		defer close(k.done)
@@ -48,11 +55,26 @@ func (l *Loop) look(ctx context.Context, d Desired, ticket uint64, opts ...kerne
 	return k
 }
 
-// lookAside begins a look whose outcome a later round gets. Nobody waits for it, so it
-// leaves the processors to those who do: changes, and the lease.
+// lookAside begins a look that nobody waits for: it leaves the processors to those who
+// do, changes and the lease.
 func (l *Loop) lookAside(ctx context.Context, d Desired, ticket uint64) {
 	l.looking = l.look(ctx, d, ticket, kernel.Rest(lookRest))
-	l.rounds.full = time.Now().Add(time.Hour) // planned anew when it is done
+}
+
+// lookNow begins a look that what is wanted waits for.
+func (l *Loop) lookNow(ctx context.Context, d Desired, ticket uint64) {
+	l.looking = l.look(ctx, d, ticket)
+	l.looking.urgent = true
+	l.pending = false
+}
+
+// surprised has a look begin that sees what is not as believed. One that began for a
+// surprise before goes on: were it given up each time, none would ever end.
+func (l *Loop) surprised() {
+	l.believed.surprise, l.pending = true, true
+	if l.looking != nil && !l.looking.urgent {
+		l.forget()
+	}
 }
 
 // lookedAside is closed when a look is done; nil while there is none.
@@ -81,15 +103,19 @@ func (k *look) touch(changes []ipvs.Change) {
 	}
 }
 
-// settle leaves of the plan what is about services that were not touched.
-func (k *look) settle() {
-	if len(k.touched) == 0 {
-		return
-	}
+// settle leaves of the plan what is about services that were not touched. It returns
+// the edits that the kernel does not keep, which are not in the plan either.
+func (k *look) settle() (ignored []ipvs.Change) {
 	touched := func(key ipvs.ServiceKey) bool { return k.touched[key] }
-	k.plan.Changes = slices.DeleteFunc(k.plan.Changes, func(c ipvs.Change) bool { return touched(c.Key) })
-	k.plan.Claim = slices.DeleteFunc(k.plan.Claim, touched)
-	k.plan.Foreign = slices.DeleteFunc(k.plan.Foreign, touched)
+	if len(k.touched) > 0 {
+		k.plan.Changes = slices.DeleteFunc(k.plan.Changes, func(c ipvs.Change) bool { return touched(c.Key) })
+		k.plan.Claim = slices.DeleteFunc(k.plan.Claim, touched)
+		k.plan.Foreign = slices.DeleteFunc(k.plan.Foreign, touched)
+	}
+	ignored, k.kept = k.doubts.settle(k.plan.Changes, touched)
+	not := writtenBy(ignored)
+	k.plan.Changes = slices.DeleteFunc(k.plan.Changes, not.says)
+	return ignored
 }
 
 // unseen returns what was written to services of which the look says nothing.

@@ -70,7 +70,9 @@ type Loop struct {
 	rounds   rounds
 	believed believed
 	drifted  int            // objects repaired in this round
-	looking  *look          // made aside; nil = none
+	looking  *look          // under way; nil = none
+	pending  bool           // a look is to begin as soon as none is under way
+	doubts   doubts         // for the next look
 	readers  sync.WaitGroup // those who look
 
 	mu         sync.Mutex
@@ -105,7 +107,7 @@ func New(c Config) (*Loop, error) {
 		kernel: c.Kernel, exclusive: c.Exclusive, interval: c.DriftInterval, log: c.Logger,
 		spread: func(d time.Duration) time.Duration { return d - rand.N(d/4+1) },
 		pingC:  make(chan struct{}, 1), record: record, changed: make(chan struct{}),
-		believed: believed{made: written{}},
+		believed: believed{made: written{}, failing: map[ipvs.ServiceKey]bool{}, undone: undone{}},
 		syncer:   syncd.New(c.Kernel, c.Interfaces, record.starts, record.saveStarts),
 	}
 	if warning != nil {

@@ -3,7 +3,6 @@ package reconcile
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -25,13 +24,15 @@ const (
 
 // believed is what the loop takes the kernel to hold, from what it read and wrote.
 type believed struct {
-	known   bool                     // false: the kernel must be read first
-	table   ipvs.Table               // the desired table that was carried out last
-	failing map[ipvs.ServiceKey]bool // its services that are not as desired; only repair tries them again
-	refused []refusal                // what the last repair left undone
-	foreign []ipvs.ServiceKey        // found by the last repair
-	made    written                  // by the last repair and since
-	read    time.Time                // when that had read the kernel
+	known    bool                     // false: the kernel must be read before its table is written to
+	table    ipvs.Table               // the desired table that was carried out last
+	failing  map[ipvs.ServiceKey]bool // its services that are not as desired; only repair tries them again
+	undone   undone                   // what of them is not
+	surprise bool                     // it is not all as believed; a look is to show
+	refused  []refusal                // what the last repair left undone
+	foreign  []ipvs.ServiceKey        // found by the last repair
+	made     written                  // by the last repair and since
+	read     time.Time                // when that had read the kernel; zero before the first
 
 	served  bool // the syncer was called; what follows is of its last call
 	role    syncd.Role
@@ -40,165 +41,139 @@ type believed struct {
 	daemons syncd.Status // its answer
 }
 
-// round makes the kernel equal to d. found is a look that is done, nil for none. asked
-// demands one: when the kernel is known it is made aside, so that neither changes nor the
-// daemons wait for it, and else here. ticket is the number of the newest that is asked
-// for; outcome.full says that one was made, or tried, and outcome.ticket which.
+// round makes the kernel equal to d. found is a look that is done, nil for none. Of a
+// kernel that is known what differs from the table before is written, and what found
+// says of the rest. Its table is not written to before it is known. asked demands a
+// look, and ticket is the number of the newest that is asked for; outcome.full says that
+// one was made, or tried, and outcome.ticket which. The looks are made aside: nothing
+// here waits for the kernel to be read.
 //
 // The table comes before the daemons, since a backup binds the connections that it
 // receives only to services that exist. When no daemon may run they come first:
 // while one runs, the kernel refuses destinations of another family. Between two parts
 // of a large table the newest role is carried out, so that it never waits for all of it.
 func (l *Loop) round(ctx context.Context, d Desired, found *look, asked bool, ticket uint64) outcome {
-	now := time.Now()
-	before := l.believed
-	before.failing = maps.Clone(before.failing)
+	now, settles := time.Now(), found != nil
 	want, run := syncd.Want(d.Role, d.Table.Sync(), d.Cluster, d.Interface)
-	changed := want != l.believed.daemon || run != l.believed.run
-	full := !l.believed.known
-	daemons := full || found != nil || changed || !l.rounds.daemons.IsZero() && !now.Before(l.rounds.daemons)
+	changed := !l.believed.served || want != l.believed.daemon || run != l.believed.run
+	daemons := changed || l.believed.known && settles || !l.rounds.daemons.IsZero() && !now.Before(l.rounds.daemons)
+	if !l.believed.known && l.believed.daemons.Err == nil { // else they were refused just now
+		daemons = true
+	}
+	early := !l.believed.known && !settles && !l.believed.served && d.Role == syncd.Standby // see serveRole
 	var o outcome
 	if daemons && !run {
 		l.reconcileDaemons(ctx, d)
 	}
-	if l.believed.known {
-		o.surprise = l.change(ctx, d, found)
-	}
-	switch {
-	case full || o.surprise:
-		l.forget()
-		found = nil
-		l.repair(ctx, d, before, l.look(ctx, d, ticket), &o)
-	case found != nil && !changed: // else the daemons do not wait for it
-		l.repair(ctx, d, before, found, &o)
+	if settles && !l.believed.known {
+		l.serveRole(ctx, d)
+		l.repair(ctx, found, &o)
 		found = nil
 	}
-	if daemons && run {
-		now := d
+	if l.believed.known && !l.change(ctx, d, found) {
+		found = nil // what it says is not enough
+	}
+	if found != nil {
+		l.serveRole(ctx, d)
+		l.repair(ctx, found, &o)
+	}
+	if daemons && run && !early {
+		latest := d
 		newest, _ := l.newest()
-		now.Role = newest.Role
-		l.reconcileDaemons(ctx, now)
+		latest.Role = newest.Role
+		l.reconcileDaemons(ctx, latest)
+	}
+	if l.pending {
+		o.full = false // the next look tells the rest
 	}
 	switch {
-	case found != nil:
-		l.repair(ctx, d, before, found, &o)
-	case !o.full && l.looking == nil && !changed && (asked || !now.Before(l.rounds.full)):
+	case l.looking != nil:
+	case l.pending, !l.believed.known && !settles: // one that has failed is repeated in its time
+		l.lookNow(ctx, d, ticket)
+	case l.believed.known && !settles && !changed && (asked || !now.Before(l.rounds.full)):
 		l.lookAside(ctx, d, ticket)
 	}
+	b := &l.believed
+	o.served, o.tried = o.full || !b.read.IsZero(), o.full || b.known && !b.surprise
 	o.drift, l.drifted = l.drifted, 0
-	o.refused, o.foreign, o.read = l.believed.refused, l.believed.foreign, l.believed.read
-	o.daemons, o.daemon = l.believed.daemons.Daemons, l.believed.daemons.Err
+	o.surprise, o.refused, o.foreign, o.read = b.surprise || !b.known, b.refused, b.foreign, b.read
+	o.daemons, o.daemon = b.daemons.Daemons, b.daemons.Err
 	return o
 }
 
 // change carries out what differs between the table that was carried out last and
-// that of d, without reading the kernel. It reports whether the kernel must be read,
-// because something was refused or not as believed, or because d changes a service
-// that was failing.
-func (l *Loop) change(ctx context.Context, d Desired, found *look) (surprise bool) {
+// that of d, without reading the kernel. It has the kernel looked at, at once, when
+// something was refused or not as believed, or when d changes a service that was
+// failing. It returns false when the kernel is not known any more, because it has
+// stopped answering.
+func (l *Loop) change(ctx context.Context, d Desired, found *look) (known bool) {
 	from, want := l.believed.table, d.Table
-	changes := slices.DeleteFunc(changesBetween(from, want), func(c ipvs.Change) bool {
-		surprise = surprise || l.believed.failing[c.Key]
-		return l.believed.failing[c.Key]
-	})
-	l.believed.table = want
+	changes := changesBetween(from, want)
 	for _, k := range []*look{l.looking, found} {
 		k.touch(changes)
 	}
+	surprise := false
+	changes = slices.DeleteFunc(changes, func(c ipvs.Change) bool {
+		failing := l.believed.failing[c.Key]
+		if failing {
+			l.believed.undone.note(c)
+			surprise = true
+		}
+		return failing
+	})
+	l.believed.table = want
 	var claim []ipvs.ServiceKey
 	for _, c := range changes {
 		if c.Op == ipvs.AddService {
 			claim = append(claim, c.Key)
 		}
 	}
-	changes, _, err := l.claim(changes, claim)
-	a := l.apply(ctx, d, changes)
-	l.believed.made.add(a.done)
+	var a applied
+	var err error
+	if len(changes) > 0 { // else the record, when it cannot be written, waits for a repair
+		a, err = l.write(ctx, d, changes, claim)
+		l.believed.made.add(a.done)
+	}
+	if from.Timeouts() != want.Timeouts() {
+		if _, err := l.reconcileTimeouts(ctx, want.Timeouts()); err != nil {
+			l.believed.undone.note(ipvs.Change{Op: ipvs.SetTimeouts})
+			surprise = true
+		}
+	}
+	if a.stalled {
+		l.believed.known, l.believed.refused = false, a.refused
+		l.forget()
+		return false
+	}
+	if surprise || err != nil || len(a.refused) > 0 || a.surprise {
+		l.surprised()
+	}
+	return true
+}
+
+// write carries out changes towards d's table once the services of claim are recorded as
+// owned, and notes what is not carried out. The error is that of the record.
+func (l *Loop) write(ctx context.Context, d Desired, changes []ipvs.Change, claim []ipvs.ServiceKey) (applied, error) {
+	claimed, unclaimed, err := l.claim(changes, claim)
+	for _, k := range unclaimed {
+		l.believed.failing[k] = true
+	}
+	if len(unclaimed) > 0 {
+		for _, c := range changes {
+			if l.believed.failing[c.Key] {
+				l.believed.undone.note(c)
+			}
+		}
+	}
+	a := l.apply(ctx, d, claimed)
 	l.release(a.done)
 	for _, k := range a.failing {
 		l.believed.failing[k] = true
 	}
-	if from.Timeouts() != want.Timeouts() {
-		_, timeoutsErr := l.reconcileTimeouts(ctx, want.Timeouts())
-		surprise = surprise || timeoutsErr != nil
+	for _, c := range a.undone {
+		l.believed.undone.note(c)
 	}
-	return surprise || err != nil || len(a.refused) > 0 || a.surprise
-}
-
-// repair makes the kernel equal to d's table by what a look has found, which it waits
-// for. before is what was believed when the round began.
-func (l *Loop) repair(ctx context.Context, d Desired, before believed, found *look, o *outcome) {
-	want := d.Table
-	l.believed.known, l.believed.refused = false, nil
-	o.full, o.ticket, o.surprise = true, found.ticket, false
-	<-found.done
-	defer func() {
-		l.rounds.repaired(len(l.believed.refused) > 0 || o.surprise, max(l.interval, lookPause*found.took), l.spread)
-	}()
-	if found.err != nil {
-		l.believed.refused = []refusal{refusalOf("table", fmt.Errorf("read the kernel's table: %w", found.err))}
-		return
-	}
-	found.settle()
-	plan := found.plan
-	l.believed.foreign, l.believed.read = plan.Foreign, found.read
-	changes, unclaimed, claimErr := l.claim(plan.Changes, plan.Claim)
-	a := l.apply(ctx, d, changes)
-	l.believed.made = found.unseen(before.made)
-	l.believed.made.add(a.done)
-	if again := repeated(before.made, a.done); len(again) > 0 {
-		l.lookAgain(ctx, want, again, &a)
-	}
-	o.surprise = a.surprise
-	l.release(a.done)
-	timed, timeoutsErr := l.reconcileTimeouts(ctx, want.Timeouts())
-
-	l.believed.refused = a.refused
-	for object, err := range map[string]error{"timeouts": timeoutsErr, "ownership record": claimErr} {
-		if err != nil {
-			l.believed.refused = append(l.believed.refused, refusalOf(object, err))
-		}
-	}
-	slices.SortStableFunc(l.believed.refused, func(a, b refusal) int { return a.Compare(b.Fault) })
-	l.believed.known, l.believed.table, l.believed.failing = !a.stalled, want, map[ipvs.ServiceKey]bool{}
-	for _, k := range append(unclaimed, a.failing...) {
-		l.believed.failing[k] = true
-	}
-	retimed := timed && want.Timeouts() == before.table.Timeouts() &&
-		!slices.ContainsFunc(before.refused, func(r refusal) bool { return r.Object == "timeouts" })
-	l.drifted += l.countDrift(before, want, a.done, retimed)
-}
-
-// countDrift returns how many of the changes set right what somebody else had
-// changed, and logs them. What the table itself has changed since is none, nor is
-// what had been refused.
-func (l *Loop) countDrift(before believed, want ipvs.Table, done []ipvs.Change, timed bool) int {
-	if !before.known {
-		if len(done) > 0 {
-			l.log.Info("the kernel is programmed", "changes", len(done))
-		}
-		return 0
-	}
-	asked := map[object]bool{}
-	if len(done) > 0 {
-		for _, c := range changesBetween(before.table, want) {
-			asked[objectOf(c)] = true
-		}
-	}
-	var names []string
-	for _, c := range done {
-		added := want.Service(c.Key) != nil && before.table.Service(c.Key) == nil
-		if !before.failing[c.Key] && !added && !asked[objectOf(c)] {
-			names = append(names, c.String())
-		}
-	}
-	if timed {
-		names = append(names, string(ipvs.SetTimeouts))
-	}
-	if len(names) > 0 {
-		l.log.Warn("somebody else changed the kernel's table; it is repaired", "objects", len(names), "changes", names[:min(len(names), loggedObjects)])
-	}
-	return len(names)
+	return a, err
 }
 
 // claim records keys as owned and returns changes. When that fails it returns only
@@ -257,55 +232,4 @@ func hasTimeouts(have, want ipvs.Timeouts) bool {
 	return (want.TCP == 0 || have.TCP == want.TCP) &&
 		(want.TCPFin == 0 || have.TCPFin == want.TCPFin) &&
 		(want.UDP == 0 || have.UDP == want.UDP)
-}
-
-// rounds says when what is due.
-type rounds struct {
-	full    time.Time // to read the whole kernel; zero before the first round
-	daemons time.Time // to look at the sync daemons alone; zero = with the next full round
-	failing int       // full rounds in a row that left something undone
-	deaf    int       // looks at the sync daemons in a row that left them not as wanted
-}
-
-// next returns the time of the next round.
-func (r *rounds) next() time.Time {
-	switch {
-	case r.full.IsZero():
-		return time.Now().Add(time.Hour) // nothing is due before the first Set
-	case !r.daemons.IsZero() && r.daemons.Before(r.full):
-		return r.daemons
-	}
-	return r.full
-}
-
-// repaired plans the next full round.
-func (r *rounds) repaired(failed bool, interval time.Duration, spread func(time.Duration) time.Duration) {
-	wait := interval
-	r.failing++
-	if failed {
-		wait = backoff(r.failing, interval)
-	} else {
-		r.failing = 0
-	}
-	r.full = time.Now().Add(spread(wait))
-}
-
-// synced plans the next look at the sync daemons.
-func (r *rounds) synced(status syncd.Status, interval time.Duration, spread func(time.Duration) time.Duration) {
-	r.daemons = status.Again
-	if status.Err == nil {
-		r.deaf = 0
-		return
-	}
-	r.deaf++
-	retry := time.Now().Add(spread(backoff(r.deaf, interval)))
-	if r.daemons.IsZero() || retry.Before(r.daemons) {
-		r.daemons = retry
-	}
-}
-
-// backoff returns how long to wait after n failures in a row: 100 ms, doubling, at
-// most 1 min or limit.
-func backoff(n int, limit time.Duration) time.Duration {
-	return min(100*time.Millisecond<<min(n-1, 10), time.Minute, limit)
 }

@@ -111,12 +111,14 @@ func (l *Loop) wait(ctx context.Context, what string, done func() (bool, error))
 
 // outcome is what one round found and did.
 type outcome struct {
-	full     bool              // a look at the whole kernel has ended in it
+	full     bool              // a look at the whole kernel has ended in it, and tells all
 	ticket   uint64            // of that look: how many were asked for when it began
 	read     time.Time         // when the whole kernel was read last
 	foreign  []ipvs.ServiceKey // found then
 	drift    int               // objects repaired
-	surprise bool              // the kernel was not as believed: look again before calling it converged
+	served   bool              // the role is carried out, as far as it could be
+	tried    bool              // the table is carried out but for refused
+	surprise bool              // the kernel is not known, or not as believed: a look is to come before it is called converged
 	refused  []refusal         // in the table and timeouts; without Since
 	daemons  []ipvs.Daemon
 	daemon   error // why the sync daemons are not as wanted
@@ -129,7 +131,9 @@ func (l *Loop) publish(revision, number uint64, o outcome) (asked bool) {
 	defer l.mu.Unlock()
 	now := time.Now()
 	s := l.status
-	s.Seen = max(s.Seen, number)
+	if o.served {
+		s.Seen = max(s.Seen, number)
+	}
 	if len(o.refused) == 0 && !o.surprise {
 		s.AppliedRevision = revision
 	}
@@ -140,7 +144,10 @@ func (l *Loop) publish(revision, number uint64, o outcome) (asked bool) {
 	fresh := fault.Date(s.Errors, l.status.Errors, now)
 	s.Converged = count == 0 && !o.surprise
 	l.logErrors(fresh, s.ErrorCount, l.status.ErrorCount)
-	l.status, l.tried, l.refused = s, revision, o.refused
+	l.status = s
+	if o.tried {
+		l.tried, l.refused = revision, o.refused
+	}
 	if o.full {
 		l.fullDone = o.ticket
 	}
