@@ -221,6 +221,11 @@ func TestNobodyWaitsForALook(t *testing.T) {
 				if seen := l.Status().Seen >= number; seen == tc.unknown {
 					t.Errorf("told that the role is carried out: %v", seen)
 				}
+				if !tc.unknown && len(l.Status().Errors) == 0 {
+					if err := l.WaitApplied(t.Context(), 3, testKey(3)); err != nil {
+						t.Error(err)
+					}
+				}
 				if len(k.reads) != reads || !time.Now().Equal(began) {
 					t.Error("that has taken another look")
 				}

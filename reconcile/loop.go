@@ -81,9 +81,11 @@ type Loop struct {
 	fullWanted uint64   // full rounds asked for by Now
 	fullDone   uint64   // those of fullWanted that are done
 	status     Status
-	tried      uint64        // revision of the last table that was tried
-	refused    []refusal     // what that attempt left undone, all of it
-	changed    chan struct{} // closed when what is above changes
+	tried      uint64                   // revision of the last table that was tried
+	refused    []refusal                // what that attempt left undone, all of it
+	carried    uint64                   // while a look is to come, revision of the table that is carried out but for open; else 0
+	open       map[ipvs.ServiceKey]bool // the services of which it is to tell
+	changed    chan struct{}            // closed when what is above changes
 }
 
 // New opens the ownership record and returns a loop that has touched nothing else

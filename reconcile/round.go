@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -39,6 +40,21 @@ type believed struct {
 	daemon  ipvs.Daemon // as wanted then
 	run     bool
 	daemons syncd.Status // its answer
+}
+
+// open returns the services of which a look is to tell, while one is to come. It returns
+// false when the others are not known either, or when the list is too long to be made in
+// every round.
+func (b *believed) open() (open map[ipvs.ServiceKey]bool, known bool) {
+	if !b.known || !b.surprise || len(b.failing)+len(b.undone) > MaxListed {
+		return nil, false
+	}
+	open = maps.Clone(b.failing)
+	for k := range b.undone {
+		open[k] = true
+	}
+	ofAll := func(r refusal) bool { return r.key == ipvs.ServiceKey{} }
+	return open, !open[ipvs.ServiceKey{}] && !slices.ContainsFunc(b.refused, ofAll)
 }
 
 // round makes the kernel equal to d. found is a look that is done, nil for none. Of a
@@ -97,6 +113,7 @@ func (l *Loop) round(ctx context.Context, d Desired, found *look, asked bool, ti
 	o.served, o.tried = o.full || !b.read.IsZero(), o.full || b.known && !b.surprise
 	o.drift, l.drifted = l.drifted, 0
 	o.surprise, o.refused, o.foreign, o.read = b.surprise || !b.known, b.refused, b.foreign, b.read
+	o.open, o.known = b.open()
 	o.daemons, o.daemon = b.daemons.Daemons, b.daemons.Err
 	return o
 }

@@ -68,14 +68,15 @@ func (l *Loop) Changed() <-chan struct{} {
 // WaitApplied returns nil when the table of revision or a newer one is in the
 // kernel: wholly, or, when services are named, as far as those are concerned. When
 // it was tried and something of that was refused, the error lists it. Sync daemons
-// do not count. Without an outcome it returns with ctx's error.
+// do not count, nor, when services are named, what is not known of others until the
+// kernel has been read. Without an outcome it returns with ctx's error.
 func (l *Loop) WaitApplied(ctx context.Context, revision uint64, services ...ipvs.ServiceKey) error {
 	named := map[ipvs.ServiceKey]bool{}
 	for _, k := range services {
 		named[k] = true
 	}
 	return l.wait(ctx, fmt.Sprintf("wait for revision %d in the kernel", revision), func() (bool, error) {
-		if l.status.AppliedRevision >= revision {
+		if l.status.AppliedRevision >= revision || len(named) > 0 && l.carried >= revision && !meet(named, l.open) {
 			return true, nil
 		}
 		if l.tried < revision || len(l.refused) == 0 { // without refusals the kernel will be looked at again
@@ -89,6 +90,16 @@ func (l *Loop) WaitApplied(ctx context.Context, revision uint64, services ...ipv
 		}
 		return true, fault.Join(listed(refused), MaxListed, len(refused))
 	})
+}
+
+// meet reports whether two sets have something in common.
+func meet(a, b map[ipvs.ServiceKey]bool) bool {
+	for k := range a {
+		if b[k] {
+			return true
+		}
+	}
+	return false
 }
 
 // wait calls done, with l.mu held, until it returns true, and returns its error.
@@ -111,15 +122,17 @@ func (l *Loop) wait(ctx context.Context, what string, done func() (bool, error))
 
 // outcome is what one round found and did.
 type outcome struct {
-	full     bool              // a look at the whole kernel has ended in it, and tells all
-	ticket   uint64            // of that look: how many were asked for when it began
-	read     time.Time         // when the whole kernel was read last
-	foreign  []ipvs.ServiceKey // found then
-	drift    int               // objects repaired
-	served   bool              // the role is carried out, as far as it could be
-	tried    bool              // the table is carried out but for refused
-	surprise bool              // the kernel is not known, or not as believed: a look is to come before it is called converged
-	refused  []refusal         // in the table and timeouts; without Since
+	full     bool                     // a look at the whole kernel has ended in it, and tells all
+	ticket   uint64                   // of that look: how many were asked for when it began
+	read     time.Time                // when the whole kernel was read last
+	foreign  []ipvs.ServiceKey        // found then
+	drift    int                      // objects repaired
+	served   bool                     // the role is carried out, as far as it could be
+	tried    bool                     // the table is carried out but for refused
+	known    bool                     // a look is to come, and the table is carried out but for open
+	open     map[ipvs.ServiceKey]bool // the services of which it is to tell
+	surprise bool                     // the kernel is not known, or not as believed: a look is to come before it is called converged
+	refused  []refusal                // in the table and timeouts; without Since
 	daemons  []ipvs.Daemon
 	daemon   error // why the sync daemons are not as wanted
 }
@@ -145,6 +158,10 @@ func (l *Loop) publish(revision, number uint64, o outcome) (asked bool) {
 	s.Converged = count == 0 && !o.surprise
 	l.logErrors(fresh, s.ErrorCount, l.status.ErrorCount)
 	l.status = s
+	l.carried, l.open = 0, o.open
+	if o.known {
+		l.carried = revision
+	}
 	if o.tried {
 		l.tried, l.refused = revision, o.refused
 	}
