@@ -158,7 +158,7 @@ func (l *Loop) change(ctx context.Context, d Desired, found *look) (known bool) 
 		}
 	}
 	if a.stalled {
-		l.believed.known, l.believed.refused = false, a.refused
+		l.believed.known, l.believed.refused, l.pending = false, a.refused, true
 		l.forget()
 		return false
 	}
