@@ -10,6 +10,7 @@ import (
 type rounds struct {
 	full    time.Time // to read the whole kernel; zero before the first round
 	daemons time.Time // to look at the sync daemons alone; zero = with the next full round
+	again   time.Time // not to read the whole kernel before for a surprise
 	failing int       // full rounds in a row that left something undone
 	deaf    int       // looks at the sync daemons in a row that left them not as wanted
 }
@@ -25,9 +26,12 @@ func (r *rounds) next() time.Time {
 	return r.full
 }
 
-// repaired plans the next full round.
-func (r *rounds) repaired(failed bool, interval time.Duration, spread func(time.Duration) time.Duration) {
-	wait := interval
+// repaired plans the next full round, after one whose look took that long. Where every
+// look finds something wrong, the next ones rest, so that they do not follow one another
+// all the time.
+func (r *rounds) repaired(failed bool, interval, took time.Duration, spread func(time.Duration) time.Duration) {
+	wait := max(interval, lookPause*took)
+	interval = wait
 	r.failing++
 	if failed {
 		wait = backoff(r.failing, interval)
@@ -35,6 +39,7 @@ func (r *rounds) repaired(failed bool, interval time.Duration, spread func(time.
 		r.failing = 0
 	}
 	r.full = time.Now().Add(spread(wait))
+	r.again = time.Now().Add(time.Duration(min(max(r.failing-1, 0), lookRest)) * took)
 }
 
 // synced plans the next look at the sync daemons.

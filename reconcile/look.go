@@ -18,11 +18,13 @@ type look struct {
 	ticket  uint64                   // how many full rounds had been asked for when it began
 	urgent  bool                     // it began because of a surprise, or nothing was known
 	touched map[ipvs.ServiceKey]bool // since it began
+	retold  map[ipvs.ServiceKey]bool // wanted otherwise since it began, but not written to
 	doubts  doubts                   // that it settles
 	kept    []ipvs.Change            // of what was doubted, drift that is repaired
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when what follows is there
 
+	have ipvs.Table // what the kernel held
 	plan Plan
 	read time.Time     // when the kernel had been read
 	took time.Duration // to read and compare
@@ -34,7 +36,7 @@ type look struct {
 func (l *Loop) look(ctx context.Context, d Desired, ticket uint64, opts ...kernel.TableOption) *look {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	k := &look{
-		desired: d, ticket: ticket, touched: map[ipvs.ServiceKey]bool{}, doubts: l.doubts,
+		desired: d, ticket: ticket, touched: map[ipvs.ServiceKey]bool{}, retold: map[ipvs.ServiceKey]bool{}, doubts: l.doubts,
 		cancel: cancel, done: make(chan struct{}),
 	}
 	l.doubts = doubts{}
@@ -49,6 +51,7 @@ func (l *Loop) look(ctx context.Context, d Desired, ticket uint64, opts ...kerne
 		if k.read, k.err = time.Now(), err; err == nil {
 			// A cluster that has never had a table owns nothing, so that an exclusive director
 			// which founds one does not empty its kernel.
+			k.have = have
 			k.plan = MakePlan(have, d.Table, owned, l.exclusive && d.Revision > 0)
 		}
 	})
@@ -101,6 +104,38 @@ func (k *look) touch(changes []ipvs.Change) {
 	for _, c := range changes {
 		k.touched[c.Key] = true
 	}
+}
+
+// retell notes that a service is wanted otherwise and was not written to, so that the
+// look will still tell what to do about it. It returns false when it cannot.
+func (k *look) retell(key ipvs.ServiceKey) bool {
+	if k == nil || k.touched[key] {
+		return false
+	}
+	k.retold[key] = true
+	return true
+}
+
+// replan compares the services that are wanted otherwise with what is wanted now.
+func (k *look) replan(want ipvs.Table, owned map[ipvs.ServiceKey]bool, exclusive bool) {
+	var have, wanted []ipvs.Service
+	ours := map[ipvs.ServiceKey]bool{}
+	for key := range k.retold {
+		if s := k.have.Service(key); s != nil {
+			have = append(have, *s)
+		}
+		if s := want.Service(key); s != nil {
+			wanted = append(wanted, *s)
+		}
+		if owned[key] {
+			ours[key] = true
+		}
+	}
+	retold := func(key ipvs.ServiceKey) bool { return k.retold[key] }
+	p := MakePlan(ipvs.TableOf(have...), ipvs.TableOf(wanted...), ours, exclusive)
+	k.plan.Changes = append(p.Changes, slices.DeleteFunc(k.plan.Changes, func(c ipvs.Change) bool { return retold(c.Key) })...)
+	k.plan.Claim = append(p.Claim, slices.DeleteFunc(k.plan.Claim, retold)...)
+	k.plan.Foreign = append(p.Foreign, slices.DeleteFunc(k.plan.Foreign, retold)...)
 }
 
 // settle leaves of the plan what is about services that were not touched. It returns

@@ -83,6 +83,7 @@ type Loop struct {
 	status     Status
 	tried      uint64                   // revision of the last table that was tried
 	refused    []refusal                // what that attempt left undone, all of it
+	shown      []refusal                // what status.Errors is made of, beside the daemons
 	carried    uint64                   // while a look is to come, revision of the table that is carried out but for open; else 0
 	open       map[ipvs.ServiceKey]bool // the services of which it is to tell
 	changed    chan struct{}            // closed when what is above changes

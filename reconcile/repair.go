@@ -42,11 +42,11 @@ func (u undone) has(c ipvs.Change) bool {
 func (l *Loop) repair(ctx context.Context, found *look, o *outcome) {
 	o.full, o.ticket = true, found.ticket
 	defer func() {
-		l.rounds.repaired(len(l.believed.refused) > 0 || l.believed.surprise, max(l.interval, lookPause*found.took), l.spread)
+		l.rounds.repaired(len(l.believed.refused) > 0 || l.believed.surprise || !l.believed.known, l.interval, found.took, l.spread)
 	}()
 	if found.err != nil {
 		l.believed.refused = []refusal{refusalOf("table", fmt.Errorf("read the kernel's table: %w", found.err))}
-		l.pending = false
+		l.believed.surprise, l.pending = true, false
 		return
 	}
 	before := l.believed
@@ -55,6 +55,9 @@ func (l *Loop) repair(ctx context.Context, found *look, o *outcome) {
 	}
 	want := found.desired
 	want.Table = l.believed.table
+	if len(found.retold) > 0 {
+		found.replan(want.Table, l.record.owned, l.exclusive && want.Revision > 0)
+	}
 	ignored := found.settle()
 	touched := func(k ipvs.ServiceKey) bool { return found.touched[k] }
 	l.believed.foreign, l.believed.read = found.plan.Foreign, found.read

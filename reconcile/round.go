@@ -53,9 +53,11 @@ func (b *believed) open() (open map[ipvs.ServiceKey]bool, known bool) {
 	for k := range b.undone {
 		open[k] = true
 	}
-	ofAll := func(r refusal) bool { return r.key == ipvs.ServiceKey{} }
 	return open, !open[ipvs.ServiceKey{}] && !slices.ContainsFunc(b.refused, ofAll)
 }
+
+// ofAll reports whether r is about the table as a whole.
+func ofAll(r refusal) bool { return r.key == ipvs.ServiceKey{} }
 
 // round makes the kernel equal to d. found is a look that is done, nil for none. Of a
 // kernel that is known what differs from the table before is written, and what found
@@ -104,10 +106,16 @@ func (l *Loop) round(ctx context.Context, d Desired, found *look, asked bool, ti
 	}
 	switch {
 	case l.looking != nil:
+	case l.pending && !asked && now.Before(l.rounds.again):
+		l.rounds.full = l.rounds.again
 	case l.pending, !l.believed.known && !settles: // one that has failed is repeated in its time
 		l.lookNow(ctx, d, ticket)
 	case l.believed.known && !settles && !changed && (asked || !now.Before(l.rounds.full)):
-		l.lookAside(ctx, d, ticket)
+		if l.believed.surprise || slices.ContainsFunc(l.believed.refused, ofAll) {
+			l.lookNow(ctx, d, ticket) // the status tells of an error until then
+		} else {
+			l.lookAside(ctx, d, ticket)
+		}
 	}
 	b := &l.believed
 	o.served, o.tried = o.full || !b.read.IsZero(), o.full || b.known && !b.surprise
@@ -126,18 +134,23 @@ func (l *Loop) round(ctx context.Context, d Desired, found *look, asked bool, ti
 func (l *Loop) change(ctx context.Context, d Desired, found *look) (known bool) {
 	from, want := l.believed.table, d.Table
 	changes := changesBetween(from, want)
-	for _, k := range []*look{l.looking, found} {
-		k.touch(changes)
+	under := l.looking // that is to tell of services that are failing
+	if under != nil && !under.urgent {
+		under = nil
 	}
 	surprise := false
 	changes = slices.DeleteFunc(changes, func(c ipvs.Change) bool {
 		failing := l.believed.failing[c.Key]
 		if failing {
 			l.believed.undone.note(c)
-			surprise = true
+			l.believed.surprise = true
+			surprise = !under.retell(c.Key) && !found.retell(c.Key) || surprise
 		}
 		return failing
 	})
+	for _, k := range []*look{l.looking, found} {
+		k.touch(changes)
+	}
 	l.believed.table = want
 	var claim []ipvs.ServiceKey
 	for _, c := range changes {

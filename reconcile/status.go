@@ -158,6 +158,7 @@ func (l *Loop) publish(revision, number uint64, o outcome) (asked bool) {
 	s.Converged = count == 0 && !o.surprise
 	l.logErrors(fresh, s.ErrorCount, l.status.ErrorCount)
 	l.status = s
+	l.shown = o.refused
 	l.carried, l.open = 0, o.open
 	if o.known {
 		l.carried = revision
@@ -179,7 +180,7 @@ func (l *Loop) publishRole(number uint64) {
 	defer l.mu.Unlock()
 	s := l.status
 	s.Seen = max(s.Seen, number)
-	s.tell(l.refused, l.believed.daemons.Daemons, l.believed.daemons.Err)
+	s.tell(l.shown, l.believed.daemons.Daemons, l.believed.daemons.Err)
 	fresh := fault.Date(s.Errors, l.status.Errors, time.Now())
 	s.Converged = s.Converged && s.ErrorCount == 0
 	l.logErrors(fresh, s.ErrorCount, l.status.ErrorCount)
