@@ -69,7 +69,7 @@ func ownerLab(t *testing.T) *lab {
 		return ""
 	})
 	l.awaitLeader().mustHA("service", "add", "tcp://[2001:db8::100]:80")
-	l.probe6 = l.newProbeEvery(3*probeInterval, 2, "2001:db8::100", "eth0")
+	l.probe6 = l.newProbeEvery(5*probeInterval, 2, "2001:db8::100", "eth0")
 	l.probe6.awaitOwner(l, "nobody")
 	return l
 }
@@ -162,6 +162,7 @@ func (l *lab) suffer(t *testing.T, f fault, n int) tally {
 	}
 	if f.stays && len(gaps) > 0 {
 		t.Errorf("%s: the role has moved %d times", f.name, len(gaps))
+		l.logs()
 	}
 	return tally{runs: n, gaps: gaps, overlap: overlap}
 }
