@@ -38,11 +38,15 @@ type probe struct {
 	accepts []acceptance // in the order of the answers
 }
 
-// An acceptance is one echo request that a director has taken.
+// An acceptance is one echo request that a director has taken, at some time between the
+// two: on a busy kernel a request waits in a queue for as long as the role takes to move.
 type acceptance struct {
-	director string
-	sent     time.Time
+	director       string
+	sent, answered time.Time
 }
+
+// prompt reports whether the request was taken in the moment in which it was sent.
+func (a acceptance) prompt() bool { return a.answered.Sub(a.sent) < probeInterval/2 }
 
 const probeInterval = 4 * time.Millisecond
 
@@ -205,7 +209,7 @@ func (p *probe) receive() {
 		}
 		p.mu.Lock()
 		if sent, ok := p.sent[uint32(id)<<16|uint32(seq)]; ok {
-			p.accepts = append(p.accepts, acceptance{p.names[id], sent})
+			p.accepts = append(p.accepts, acceptance{p.names[id], sent, time.Now()})
 		}
 		p.mu.Unlock()
 	}
@@ -296,29 +300,36 @@ func (p *probe) stayed() time.Duration {
 	return p.accepts[len(p.accepts)-1].sent.Sub(p.accepts[i].sent)
 }
 
-// moves returns, for each change of the owner, how long nobody accepted, and how many
-// requests were taken while another director took them too: sent between two that the
-// other has taken, or at the same moment as one.
+// moves returns what movesOf does of all that was accepted.
 func (p *probe) moves() (gaps []time.Duration, overlap int) {
 	p.mu.Lock()
 	accepts := slices.Clone(p.accepts)
 	p.mu.Unlock()
+	return movesOf(accepts)
+}
+
+// movesOf returns, for each change of the owner, how long nobody accepted, and how many
+// requests were taken while another director took them too: one of the other's was sent
+// and answered between two of them, or at the same moment as one.
+func movesOf(accepts []acceptance) (gaps []time.Duration, overlap int) {
 	slices.SortStableFunc(accepts, func(a, b acceptance) int { return a.sent.Compare(b.sent) })
 	for i, a := range accepts {
 		if i > 0 && accepts[i-1].director != a.director {
 			gaps = append(gaps, a.sent.Sub(accepts[i-1].sent))
 		}
-		other := false // somebody else has taken one sent after a
+		var other time.Time // when somebody else first answered one that was sent after a was
 		for _, b := range accepts[i+1:] {
 			if b.sent.Sub(a.sent) > stay {
 				break
 			}
 			switch {
-			case b.director != a.director && b.sent.Sub(a.sent) < probeInterval/2:
+			case b.director != a.director && b.sent.Sub(a.sent) < probeInterval/2 && a.prompt() && b.prompt():
 				overlap++
 			case b.director != a.director:
-				other = true
-			case other:
+				if b.sent.After(a.answered) && (other.IsZero() || b.answered.Before(other)) {
+					other = b.answered
+				}
+			case !other.IsZero() && other.Before(b.sent):
 				overlap++
 			}
 		}
