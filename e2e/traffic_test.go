@@ -258,11 +258,11 @@ func (h *held) awaitMature() {
 	h.lab.t.Helper()
 	began := time.Now()
 	h.lab.await("held connections that every kernel knows", func() error {
-		alive := map[string]*connection{}
+		var alive []*connection // two to different services may have the same port here
 		h.mu.Lock()
 		for _, c := range h.conns[:min(h.count, len(h.conns))] { // the others come and go
 			if echo, err := c.state(); err == nil && !echo.IsZero() && time.Since(c.opened) > mature {
-				alive[c.from] = c
+				alive = append(alive, c)
 			}
 		}
 		h.mu.Unlock()
@@ -277,17 +277,17 @@ func (h *held) awaitMature() {
 					states[f[3]] = f[2]
 				}
 			}
-			for from, c := range alive {
-				if states[from] == "ESTABLISHED" {
-					continue
+			alive = slices.DeleteFunc(alive, func(c *connection) (replaced bool) {
+				if states[c.from] == "ESTABLISHED" {
+					return false
 				}
-				strange = fmt.Errorf("%s knows the one from %s as %q", n.name, from, states[from])
-				if h.replace && time.Since(began) > stale {
+				strange = fmt.Errorf("%s knows the one from %s as %q", n.name, c.from, states[c.from])
+				if replaced = h.replace && time.Since(began) > stale; replaced {
 					_ = c.conn.Close()
-					delete(alive, from)
 					h.replaced++
 				}
-			}
+				return replaced
+			})
 		}
 		return strange
 	})

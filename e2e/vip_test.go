@@ -82,6 +82,7 @@ func TestVIPFollowsTheLeader(t *testing.T) {
 func TestReleaseWithoutAnAgent(t *testing.T) {
 	l, p := vipLab(t, "")
 	n := l.node(p.awaitOwner(l, "nobody"))
+	n.awaitDaemons("master") // the backup daemon of a new owner, which release leaves, has stopped
 	n.kill(syscall.SIGKILL)
 	for range 2 { // nothing to release is no error
 		l.run("ip", "netns", "exec", n.ns, os.Getenv("IPVS_HA_BIN"), "release", "--config", n.dir+".yaml")
