@@ -208,7 +208,7 @@ func (l *Loop) announce() {
 func (l *Loop) logErrors(fresh []fault.Fault, count, before int) {
 	switch {
 	case len(fresh) > 0:
-		l.log.Warn("the kernel is not as desired", "objects", count, "new", len(fresh), "error", fault.Join(fresh, 5, len(fresh)))
+		l.log.Warn("the kernel is not as desired", "objects", count, "new", len(fresh), "error", fault.Join(fresh, loggedObjects, len(fresh)))
 	case count == 0 && before > 0:
 		l.log.Info("the kernel is as desired again")
 	}

@@ -116,7 +116,7 @@ func (f *nft) Covered() (_ []netip.Addr, err error) {
 // Build implements fence.
 func (f *nft) Build(addrs []netip.Addr) error {
 	err := f.commit(func(c *nftables.Conn) error {
-		for _, t := range []*nftables.Table{inetTable, arpTable} {
+		for _, t := range fenceTables {
 			c.AddTable(t) // so that there is one to delete
 			c.DelTable(t)
 			c.AddTable(t)
@@ -235,7 +235,7 @@ func (f *nft) Remove() error {
 func (f *nft) tables() (_ []*nftables.Table, err error) {
 	defer f.closeAfter(&err)
 	var there []*nftables.Table
-	for _, t := range []*nftables.Table{inetTable, arpTable} {
+	for _, t := range fenceTables {
 		conn, err := f.open()
 		if err == nil {
 			_, err = conn.ListTableOfFamily(t.Name, t.Family)

@@ -18,6 +18,8 @@ var (
 	inetTable = &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 	arpTable  = &nftables.Table{Name: tableName, Family: nftables.TableFamilyARP}
 
+	fenceTables = []*nftables.Table{inetTable, arpTable}
+
 	// The ids are given here because the library would write them otherwise.
 	vips4 = &nftables.Set{ID: 1, Table: inetTable, Name: "vips4", KeyType: nftables.TypeIPAddr, KeyByteOrder: binaryutil.BigEndian}
 	vips6 = &nftables.Set{ID: 2, Table: inetTable, Name: "vips6", KeyType: nftables.TypeIP6Addr, KeyByteOrder: binaryutil.BigEndian}

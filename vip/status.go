@@ -13,8 +13,12 @@ import (
 	"github.com/ipvs-ha/ipvs-ha/fault"
 )
 
-// MaxListed bounds the lists of a Status.
-const MaxListed = 1000
+const (
+	// MaxListed bounds the lists of a Status.
+	MaxListed = 1000
+
+	loggedObjects = 5 // named in one line of the log
+)
 
 // Fence is the state of the fence.
 type Fence string
@@ -102,7 +106,7 @@ func (k *Keeper) publish() {
 	k.status = s
 	switch {
 	case len(fresh) > 0:
-		k.log.Warn("addresses or fence are not as they should be", "objects", len(errs), "new", len(fresh), "error", fault.Join(fresh, 5, len(fresh)))
+		k.log.Warn("addresses or fence are not as they should be", "objects", len(errs), "new", len(fresh), "error", fault.Join(fresh, loggedObjects, len(fresh)))
 	case len(errs) == 0 && before.ErrorCount > 0:
 		k.log.Info("addresses and fence are as they should be again")
 	}
