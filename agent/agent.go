@@ -217,6 +217,7 @@ func (a *Agent) clusterConfig() cluster.Config {
 		OnLease:    a.onLease,
 		Fitness:    fitness,
 
+		NoSuccession:  !a.cfg.Cluster.Succession,
 		BeforeLease:   a.beforeLease,
 		BeforeRelease: a.beforeRelease,
 		OnTenure:      a.onTenure,

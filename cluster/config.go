@@ -54,6 +54,9 @@ type Config struct {
 	// Hold has a leader that loses the other one of exactly two voters, both directors,
 	// keep its lease for as long as it runs. With more voters it does nothing.
 	Hold bool
+	// NoSuccession has this node wait for raft's timers when a leader is lost, instead of
+	// standing for election when its promise to it ends. Safety is the same.
+	NoSuccession bool
 
 	// FSM gets the committed commands. Its Apply must return a []byte, the
 	// response that Propose returns.

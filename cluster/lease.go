@@ -75,7 +75,9 @@ func (n *Node) runLease(ctx context.Context) error {
 			n.noteLapse(n.cfg.Now())
 			n.lease.mu.Unlock()
 			n.loseLease()
-			n.succeedLeader(ctx)
+			if !n.cfg.NoSuccession {
+				n.succeedLeader(ctx)
+			}
 		}
 		if holds := held && !leads; holds != holding {
 			holding = holds

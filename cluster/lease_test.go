@@ -133,6 +133,19 @@ func TestLeaseMovesAtItsEnd(t *testing.T) {
 	}
 }
 
+// TestWithoutSuccession: raft's timers find a successor too, later.
+func TestWithoutSuccession(t *testing.T) {
+	t.Parallel()
+	_, w, nodes := leased(t, func(c *Config) { c.NoSuccession = true })
+	began := boottime.Now()
+	nodes[0].cut()
+	took := awaitHolder(t, w, nodes[0].cfg.Node, nodes[1:]) - began
+	t.Logf("%v after the leader was cut off", took)
+	if took < 3*leaseProfile.Lease/2 {
+		t.Errorf("the next lease began after %v, soon after the former ended", took)
+	}
+}
+
 func TestTransferReleasesTheLease(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

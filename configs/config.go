@@ -96,6 +96,7 @@ type Cluster struct {
 	// loses the other one.
 	OnQuorumLoss   OnQuorumLoss
 	AllowTwoVoters bool // Expect may be 2
+	Succession     bool // a lost leader is succeeded when its lease ends, before raft's timers
 }
 
 // Timings returns the profile with what differs from it. It is checked in a Config
@@ -140,7 +141,7 @@ func Default() Config {
 	return Config{
 		Role:      Director,
 		DataDir:   "/var/lib/ipvs-ha",
-		Cluster:   Cluster{Port: 7400, GossipPort: 7401, Profile: LAN, OnQuorumLoss: Release},
+		Cluster:   Cluster{Port: 7400, GossipPort: 7401, Profile: LAN, OnQuorumLoss: Release, Succession: true},
 		VIP:       VIP{Fence: NFT},
 		Ownership: Shared,
 		Reconcile: Reconcile{Interval: 10 * time.Second},

@@ -39,7 +39,7 @@ func TestConfigDefaults(t *testing.T) {
 	want := Config{
 		Node: "d1.example.org", Role: Director, DataDir: "/var/lib/ipvs-ha",
 		Cluster: Cluster{
-			Name: "lb", Address: netip.MustParseAddr("10.9.0.11"), Port: 7400, GossipPort: 7401, Expect: 1, Profile: LAN, OnQuorumLoss: Release,
+			Name: "lb", Address: netip.MustParseAddr("10.9.0.11"), Port: 7400, GossipPort: 7401, Expect: 1, Profile: LAN, OnQuorumLoss: Release, Succession: true,
 		},
 		VIP:       VIP{Fence: "nft"},
 		Ownership: Shared,
@@ -56,7 +56,7 @@ func TestConfigEveryKey(t *testing.T) {
 node: d2
 role: director
 data_dir: /srv/lb
-cluster: {name: west, address: "2001:db8::2", port: 1, gossip_port: 65535, join: [10.9.0.11, "10.9.0.12:7500", "[2001:db8::3]:7400"], expect: 2, profile: wan, secret_file: /etc/s, timing: {lease: 1s, heartbeat: 3s, election: 4s, leader_lease: 1250ms, stagger: 90ms, transport: 2s, commit: 30ms}, on_quorum_loss: hold, allow_two_voters: true}
+cluster: {name: west, address: "2001:db8::2", port: 1, gossip_port: 65535, join: [10.9.0.11, "10.9.0.12:7500", "[2001:db8::3]:7400"], expect: 2, profile: wan, secret_file: /etc/s, timing: {lease: 1s, heartbeat: 3s, election: 4s, leader_lease: 1250ms, stagger: 90ms, transport: 2s, commit: 30ms}, on_quorum_loss: hold, allow_two_voters: true, succession: false}
 sync: {interface: bond0.100}
 vip: {interface: eth0, networks: {inside: eth1, 7: vlan.7}, allow: [10.9.0.0/24, 10.9.1.1, "2001:db8::/64"], fence: off}
 track: [{interface: eth1}, {gateway: 10.9.0.1}, {gateway: "2001:db8::1"}]

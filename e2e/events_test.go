@@ -102,6 +102,7 @@ func TestEventsTellWhyTheRoleMoved(t *testing.T) {
 	third := l.node(p.awaitOwner(l, former))
 	_ = owner.cmd.Process.Signal(syscall.SIGCONT)
 	third.awaitEvent(former, "standby", "did not ask in time")
+	l.awaitEligible(owner, "") // it was stopped for long enough to count as cold
 
 	third.kill(syscall.SIGTERM)
 	fourth := l.node(p.awaitOwner(l, third.name))

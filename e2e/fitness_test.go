@@ -17,6 +17,7 @@ func fitnessLab(t *testing.T, config, obstacle string) (*lab, *probe) {
 	t.Helper()
 	l := newLab(t, "d1", "d2", "d3")
 	for _, n := range l.nodes {
+		n.cluster = slowly(l) // not how quick, but who
 		l.run("ip", "link", "add", n.ns+"v", "type", "veth", "peer", "name", "eth1", "netns", n.ns)
 		l.run("ip", "link", "set", n.ns+"v", "master", l.bridge, "up")
 		l.run("ip", "-n", n.ns, "link", "set", "eth1", "up")
@@ -58,10 +59,11 @@ func (l *lab) awaitEligible(n *node, obstacle string) {
 
 // stays fails when the owner changes within a while that is longer than what has
 // become better must last to count.
-func (p *probe) stays(owner string, d time.Duration) {
+func (p *probe) stays(l *lab, owner string, d time.Duration) {
 	p.t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if now := p.owner(); now != owner && now != "" {
+			l.logs()
 			p.t.Fatalf("%s has the VIP, was to stay with %s", now, owner)
 		}
 	}
@@ -110,7 +112,7 @@ func TestLinkOfVIPsDown(t *testing.T) {
 	}
 	l.run("ip", "-n", first.ns, "link", "set", "eth1", "up")
 	l.awaitEligible(first, "")
-	p.stays(third.name, 4*time.Second)
+	p.stays(l, third.name, 4*time.Second)
 	p.check("link down, kill -9 of the next")
 }
 
@@ -144,7 +146,7 @@ func TestDrainedDirectorsAreNotActive(t *testing.T) {
 	if out, code := first.ha("drain", first.name, "--timeout", "3s"); code != 4 || !strings.Contains(out, drained.name+": drained by the operator") {
 		t.Errorf("drain of the last: exit %d, %s", code, out)
 	}
-	p.stays(first.name, time.Second)
+	p.stays(l, first.name, time.Second)
 	first.mustHA("undrain", drained.name) // the others stay so
 	l.await("VIP on the one that may have it", func() error {
 		if owner := p.owner(); owner != drained.name {
@@ -185,7 +187,7 @@ func TestReturningAndColdDirectors(t *testing.T) {
 	first.start()
 	l.awaitEligible(returning, "")
 	l.awaitEligible(first, "")
-	p.stays(second, 4*time.Second)
+	p.stays(l, second, 4*time.Second)
 	p.check("return")
 }
 
@@ -194,12 +196,12 @@ func TestTrackedGateway(t *testing.T) {
 	t.Parallel()
 	l, p := fitnessLab(t, "track: [{gateway: 10.9.0.60}, {interface: eth0}]\n", "gateway 10.9.0.60 does not answer")
 	first := l.node(p.awaitOwner(l, "nobody"))
-	p.stays(first.name, 4*time.Second)
+	p.stays(l, first.name, 4*time.Second)
 	l.host(l.prefix+"g", "10.9.0.60")
 	for _, n := range l.nodes {
 		l.awaitEligible(n, "")
 	}
-	p.stays(first.name, 4*time.Second)
+	p.stays(l, first.name, 4*time.Second)
 	l.run("ip", "-n", first.ns, "route", "add", "blackhole", "10.9.0.60")
 	p.awaitOwner(l, first.name)
 	l.awaitEligible(first, "gateway 10.9.0.60 does not answer")
