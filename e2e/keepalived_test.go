@@ -15,6 +15,7 @@ import (
 type keepalived struct {
 	*lab
 	advert string // advert_int in seconds; below 1 with version 3 of the protocol
+	more   string // further virtual addresses, a line each; an advertisement has room for few
 }
 
 // keepalivedPath is the program's path, from the environment: only those who want to
@@ -32,7 +33,7 @@ func keepalivedPath(t testing.TB) string {
 // 10.9.0.21 and .22 by direct routing.
 func newKeepalived(t testing.TB, advert string) keepalived {
 	t.Helper()
-	k := keepalived{newLab(t, "k1", "k2"), advert}
+	k := keepalived{lab: newLab(t, "k1", "k2"), advert: advert}
 	for _, n := range k.nodes {
 		n.nice = -15
 		n.ownDisk()
@@ -82,13 +83,15 @@ vrrp_instance VI_1 {
 	virtual_ipaddress {
 		10.9.0.100/32
 	}
+	virtual_ipaddress_excluded {
+%s	}
 }
 virtual_server 10.9.0.100 80 {
 	delay_loop 6
 	lb_algo rr
 	lb_kind DR
 	protocol TCP
-`, n.name, version, priority, k.advert)
+`, n.name, version, priority, k.advert, k.more)
 	for _, server := range []string{"10.9.0.21", "10.9.0.22"} {
 		config += fmt.Sprintf("\treal_server %s 80 {\n\t\tweight 1\n\t\tTCP_CHECK {\n\t\t\tconnect_timeout 3\n\t\t}\n\t}\n", server)
 	}
