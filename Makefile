@@ -24,7 +24,7 @@ lab-files = --file $(CURDIR)/bin/ipvs-ha --file $(CURDIR)/e2e/demo
 host = $$(sed -n 's/^model name.*: //p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *//; s/ / x /')
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint unit kernel e2e bench bench-failover bench-order bench-agent steady campaign guest fmt clean
+.PHONY: help build demo test lint unit kernel e2e bench bench-failover bench-vips bench-order bench-agent steady campaign guest fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +76,14 @@ bench-failover: build ## ipvs-ha beside keepalived, in half an hour at most; pri
 	IPVS_HA_BENCH_COMMAND='make bench-failover RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$(host)" \
 	$(on-lab) -run '^$$' -bench BenchmarkFailover -benchtime $(RUNS)x -timeout 30m \
 		-exec "$(GUEST) --timeout 1800 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e
+
+bench-vips: RUNS = 5
+bench-vips: build ## 300 addresses that move, with ipvs-ha and with keepalived; prints a table
+	e2e/guest/install keepalived:keepalived
+	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
+	IPVS_HA_BENCH_COMMAND='make bench-vips RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$(host)" \
+	$(on-lab) -run '^$$' -bench BenchmarkManyVIPs -benchtime $(RUNS)x -timeout 20m \
+		-exec "$(GUEST) --timeout 1200 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e
 
 bench-order: guest ## what a planned move loses, by the order of the sync daemons
 	$(on-lab) -run '^$$' -bench BenchmarkOrderOfDaemons -benchtime 4x -timeout 15m -exec '$(GUEST) --timeout 900 $(lab-files) --' ./e2e
