@@ -69,12 +69,14 @@ bench: guest ## package kernel against a bare netlink loop, other libraries and 
 	@$(BENCHSTAT) -table pkg -ignore .config,/gomaxprocs -filter '.unit:(x-raw OR B/op OR allocs/op)' stored=bench/stored.txt new=bench/new.txt
 
 # The machine should have nothing else to do. Runs of each event: make bench-failover RUNS=3
-RUNS ?= 10
+# One event, with _ for a space: make bench-failover EVENT=lan/rolling_restart
+RUNS  ?= 10
+EVENT ?=
 bench-failover: build ## ipvs-ha beside keepalived, in half an hour at most; prints a table
 	e2e/guest/install keepalived:keepalived
 	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
-	IPVS_HA_BENCH_COMMAND='make bench-failover RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$(host)" \
-	$(on-lab) -run '^$$' -bench BenchmarkFailover -benchtime $(RUNS)x -timeout 30m \
+	IPVS_HA_BENCH_COMMAND='make bench-failover RUNS=$(RUNS)$(if $(EVENT), EVENT=$(EVENT))' IPVS_HA_BENCH_HOST="$(host)" \
+	$(on-lab) -run '^$$' -bench 'BenchmarkFailover$(if $(EVENT),/$(EVENT))' -benchtime $(RUNS)x -timeout 30m \
 		-exec "$(GUEST) --timeout 1800 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e
 
 bench-vips: RUNS = 5

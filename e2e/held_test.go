@@ -116,7 +116,7 @@ func TestHeldConnections(t *testing.T) {
 		h.pause <- true
 		struck := time.Now()
 		if what == rollingRestart {
-			for _, n := range c.nodes {
+			for _, n := range c.nodes { // and the next before this one is eligible, unlike strike
 				c.strike(sigterm, n)
 				c.heal(sigterm, n)
 				c.awaitWhole()
@@ -139,8 +139,6 @@ func TestHeldConnections(t *testing.T) {
 		h.awaitMature()
 	}
 }
-
-const rollingRestart event = "rolling restart"
 
 // awaitOther waits until a director other than former has the VIPs.
 func (l *lab) awaitOther(former *node) {

@@ -160,8 +160,14 @@ func (k keepalived) strike(what event, n *node) {
 		k.signal(n, syscall.SIGSTOP)
 	case sigterm:
 		n.kill(syscall.SIGTERM)
-	case transfer:
+	case transfer, drain: // it has one way for both
 		k.reprioritise(n, 50)
+	case rollingRestart:
+		for _, n := range k.nodes {
+			n.kill(syscall.SIGTERM)
+			k.launch(n)
+			k.awaitWhole()
+		}
 	case diskHang:
 		n.disk("--freeze")
 	}
@@ -176,7 +182,7 @@ func (k keepalived) heal(what event, n *node) {
 		k.launch(n)
 	case sigstop:
 		k.signal(n, syscall.SIGCONT)
-	case transfer:
+	case transfer, drain:
 		k.reprioritise(n, k.priority(n))
 	case diskHang:
 		n.disk("--unfreeze")

@@ -44,7 +44,12 @@ const (
 	sigstop  event = "SIGSTOP"   // all its processes
 	sigterm  event = "SIGTERM"
 	transfer event = "transfer"  // what an operator does to move the VIP
+	drain    event = "drain"     // what an operator does to keep the VIP away from it
 	diskHang event = "disk hang" // where it keeps its files, writes block
+
+	// Every director is stopped and started, in turn; strike returns when all have come
+	// back, and there is nothing to heal.
+	rollingRestart event = "rolling restart"
 )
 
 // cluster is three directors of ipvs-ha.
@@ -105,6 +110,15 @@ func (c cluster) strike(what event, n *node) {
 		n.kill(syscall.SIGTERM)
 	case transfer:
 		n.mustHA("transfer")
+	case drain:
+		n.mustHA("drain", n.name)
+	case rollingRestart:
+		for _, n := range c.nodes {
+			n.kill(syscall.SIGTERM)
+			n.start()
+			c.awaitWhole()
+			c.awaitEligible(n, "")
+		}
 	case diskHang:
 		n.disk("--freeze")
 		// What a director has in memory goes on without a disk. A change does not.
@@ -127,6 +141,8 @@ func (c cluster) heal(what event, n *node) {
 		n.start()
 	case sigstop:
 		_ = n.cmd.Process.Signal(syscall.SIGCONT)
+	case drain:
+		n.mustHA("undrain", n.name)
 	case diskHang:
 		n.disk("--unfreeze")
 		c.await(n.name+" with its disk", func() error {
