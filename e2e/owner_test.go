@@ -60,14 +60,14 @@ func TestOneOwner(t *testing.T) {
 
 // ownerLab is a vipLab with an IPv6 VIP, which is watched too, but not as closely: the
 // probes keep an emulated kernel busy.
-func ownerLab(t *testing.T) *lab {
+func ownerLab(t *testing.T, cluster ...func(*lab) string) *lab {
 	t.Helper()
-	l, _ := vipLab(t, "", func(l *lab) string {
+	l, _ := vipLab(t, "", append(cluster, func(l *lab) string {
 		for i, n := range l.nodes {
 			l.run("ip", "-n", n.ns, "addr", "add", fmt.Sprintf("2001:db8::%d/64", 11+i), "dev", "eth0", "nodad")
 		}
 		return ""
-	})
+	})...)
 	l.awaitLeader().mustHA("service", "add", "tcp://[2001:db8::100]:80")
 	l.probe6 = l.newProbeEvery(5*probeInterval, 2, "2001:db8::100", "eth0")
 	l.probe6.awaitOwner(l, "nobody")
