@@ -233,6 +233,46 @@ func TestKernelAnnouncements(t *testing.T) {
 	}
 }
 
+// TestKernelHears: what is said while it does not matter reaches no one.
+func TestKernelHears(t *testing.T) {
+	b := newBench(t)
+	heard := make(chan netip.Addr, 10)
+	w := newWire(func(_ int, a netip.Addr, _ net.HardwareAddr) { heard <- a })
+	t.Cleanup(w.Close)
+	b.inside(b.director, func() error {
+		eth0, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		return w.Listen([]link{{Name: eth0.Name, Index: eth0.Index, MAC: eth0.HardwareAddr}})
+	})
+	for _, on := range []bool{false, true, false, true} {
+		if err := w.Hear(on); err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addresses(vip4, vip6) {
+			frame, to := announcement(a.Addr(), net.HardwareAddr{2, 0, 0, 0, 0, 99}, false)
+			b.put(frame, to)
+			if !on {
+				continue
+			}
+			select {
+			case got := <-heard:
+				if got != a.Addr() {
+					t.Errorf("heard of %s, want %s", got, a)
+				}
+			case <-time.After(patience):
+				t.Fatalf("%s is not heard of", a)
+			}
+		}
+	}
+	select {
+	case a := <-heard:
+		t.Errorf("heard of %s more often than it mattered", a)
+	default:
+	}
+}
+
 // TestKernelNeighbours has the client's own kernel believe an announcement.
 func TestKernelNeighbours(t *testing.T) {
 	b := newBench(t)

@@ -46,23 +46,26 @@ func (k *Keeper) defend() {
 		if _, ok := k.held[a]; ok {
 			k.schedule.begin(a, now, k.timing)
 			k.lastForeign = Foreign{a, mac.String()}
-			k.log.Warn("another host claims an address of ours: it is announced again", "address", a, "mac", mac)
+			k.log.Warn("another host claims an address of ours: it is announced again", "address", a, "mac", mac.String())
 		}
 	}
 }
 
-// announce sends announcements that are due, a burst at most. Packet sockets pass by
-// the fence, so the clock is checked right before each.
-func (k *Keeper) announce() {
+// announce sends announcements that are due, a burst at most, and until the kernel has
+// done what it does meanwhile: an address that is not there yet comes first. Packet
+// sockets pass by the fence, so the clock is checked right before each.
+func (k *Keeper) announce(done <-chan struct{}) {
 	now := k.now()
 	if now < k.pause {
 		return
 	}
-	due := k.schedule.due(now, maxBurst)
-	if len(due) == maxBurst {
-		k.pause = now + burstPause
-	}
-	for _, a := range due {
+	for _, a := range k.schedule.due(now, maxBurst) {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		k.pause = max(k.pause, now) + burstPause/maxBurst
 		l := k.host.links[k.held[a].Interface]
 		if l.Carrier {
 			if k.now() >= k.until {

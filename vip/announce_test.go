@@ -28,6 +28,9 @@ func TestAnnouncements(t *testing.T) {
 			t.Errorf("announced at %v, want %v", times, want)
 		}
 
+		if !h.hears {
+			t.Error("an owner does not hear of others")
+		}
 		a, mac := netip.MustParseAddr("10.9.0.100"), net.HardwareAddr{2, 0, 0, 0, 0, 99}
 		h.heard(2, a, mac)
 		h.heard(2, netip.MustParseAddr("10.9.0.101"), mac) // none of ours
@@ -50,8 +53,8 @@ func TestAnnouncements(t *testing.T) {
 		h.take()
 		h.heard(2, a, mac)
 		time.Sleep(time.Second)
-		if got := h.take(); len(got) != 0 || k.Status().ForeignAnnouncements != 101 {
-			t.Errorf("a standby answers: %v", got)
+		if got := h.take(); len(got) != 0 || k.Status().ForeignAnnouncements != 101 || h.hears {
+			t.Errorf("a standby answers: %v; it hears: %t", got, h.hears)
 		}
 	})
 }

@@ -2,13 +2,16 @@ package vip
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"time"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,15 +24,49 @@ const (
 type events struct {
 	conn    *netlink.Conn
 	matters func(netlink.Message) bool // nil: all do
+	rest    time.Duration              // after one that does, as long as nobody looks again anyway
 }
 
-// openEvents opens a socket that is told of what is in groups.
-func openEvents(groups uint32, matters func(netlink.Message) bool) (events, error) {
+func openLinkEvents() (events, error) { return openEvents(linkGroups, nil, lookGap, nil) }
+
+func openRouteEvents(matters func(netlink.Message) bool) (events, error) {
+	return openEvents(routeGroups, matters, routesGap, noAddressRoutes)
+}
+
+// openEvents opens a socket that is told of what is in groups and passes a filter.
+func openEvents(groups uint32, matters func(netlink.Message) bool, rest time.Duration, filter []bpf.Instruction) (events, error) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: groups})
+	if err == nil && filter != nil {
+		var raw []bpf.RawInstruction
+		if raw, err = bpf.Assemble(filter); err == nil {
+			err = conn.SetBPF(raw)
+		}
+		if err != nil {
+			_ = conn.Close()
+		}
+	}
 	if err != nil {
 		return events{}, fmt.Errorf("subscribe to changes of interfaces and routes: %w", err)
 	}
-	return events{conn, matters}, nil
+	return events{conn, matters, rest}, nil
+}
+
+// noAddressRoutes keeps the routes out that each address of a host has in table local,
+// hundreds when VIPs move: none of them leads through another address.
+var noAddressRoutes = []bpf.Instruction{
+	bpf.LoadAbsolute{Off: 4, Size: 2}, // nlmsg_type
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: loaded(unix.RTM_NEWROUTE), SkipTrue: 1},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: loaded(unix.RTM_DELROUTE), SkipTrue: 2},
+	bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + 7, Size: 1}, // rtm_type
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.RTN_UNICAST, SkipTrue: 1},
+	bpf.RetConstant{Val: math.MaxUint32},
+	bpf.RetConstant{Val: 0},
+}
+
+// loaded is what a filter, which takes all for big endian, loads for a number of the
+// kernel's.
+func loaded(v uint16) uint32 {
+	return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, v)))
 }
 
 func (e events) close() { _ = e.conn.Close() }
@@ -46,6 +83,9 @@ func (e events) run(ctx context.Context, changed func()) {
 		}
 		if err != nil || e.matters == nil || slices.ContainsFunc(messages, e.matters) {
 			changed()
+			if !sleep(ctx, e.rest, nil) {
+				return
+			}
 		}
 	}
 }

@@ -42,6 +42,7 @@ type fakeHost struct {
 	look      func()
 	reroute   func()
 	heard     heard
+	hears     bool   // the keeper wants to
 	permitted func() // called before a permit is given; nil: nobody is
 }
 
@@ -284,6 +285,13 @@ func (h *fakeHost) Listen([]link) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.refuse["listen"]
+}
+
+func (h *fakeHost) Hear(on bool) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hears = on
+	return nil
 }
 
 func (h *fakeHost) Announce(_ link, a netip.Addr) error {

@@ -127,13 +127,13 @@ func connect(fenced bool, h heard) (parts, error) {
 		forKeeper.close()
 		return parts{}, err
 	}
-	changes, err := openEvents(linkGroups, nil)
+	changes, err := openLinkEvents()
 	if err != nil {
 		forKeeper.close()
 		forRoutes.close()
 		return parts{}, err
 	}
-	reroutes, err := openEvents(routeGroups, hasNextHop)
+	reroutes, err := openRouteEvents(hasNextHop)
 	if err != nil {
 		forKeeper.close()
 		forRoutes.close()

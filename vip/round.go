@@ -41,6 +41,9 @@ func (k *Keeper) round() time.Duration {
 	} else {
 		k.yield(w)
 	}
+	if err := k.wire.Hear(k.owner); err != nil {
+		k.fail("announcements", err)
+	}
 	k.publish()
 	return k.next()
 }
@@ -89,7 +92,7 @@ func (k *Keeper) hold(w wishes) {
 	}
 	if k.owner {
 		k.defend()
-		k.announce()
+		k.announce(nil)
 	}
 }
 
@@ -152,7 +155,7 @@ func (k *Keeper) meanwhile(do func()) {
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); do() }()
-	k.announce()
+	k.announce(done)
 	for {
 		timer := time.NewTimer(max(k.until-k.now(), time.Millisecond))
 		select {

@@ -28,6 +28,9 @@ type announcer interface {
 	// Listen listens on exactly these links. Where that came to an end it says so, and
 	// listens anew when it is called next.
 	Listen(links []link) error
+	// Hear says whether what is said matters now. While it does not, no frame of a busy
+	// network wakes this process.
+	Hear(on bool) error
 	// Announce says once that a is at the link, which is listened on.
 	Announce(l link, a netip.Addr) error
 	// Close stops listening and waits until it has.
@@ -41,6 +44,7 @@ type wire struct {
 	open    func(link) (*tap, error)
 	readers sync.WaitGroup
 	taps    map[int]*tap // by the index of the link
+	hears   bool
 }
 
 type tap struct {
@@ -48,6 +52,7 @@ type tap struct {
 	arp    net.PacketConn
 	ip6    net.PacketConn
 	router bool
+	hear   func(on bool) error
 	deaf   atomic.Pointer[error] // why one of them is read no more; nil: both are
 }
 
@@ -75,6 +80,11 @@ func (w *wire) Listen(links []link) error {
 			continue
 		}
 		t, err := w.open(l)
+		if err == nil && w.hears {
+			if err = t.hear(true); err != nil {
+				t.close()
+			}
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listen on %s: %w", l.Name, err))
 			continue
@@ -96,6 +106,25 @@ func (w *wire) Listen(links []link) error {
 	return errors.Join(errs...)
 }
 
+// Hear implements announcer.
+func (w *wire) Hear(on bool) error {
+	if on == w.hears {
+		return nil
+	}
+	for _, t := range w.taps {
+		if err := t.hear(on); err != nil {
+			return fmt.Errorf("listen on %s: %w", t.link.Name, err)
+		}
+	}
+	w.hears = on
+	return nil
+}
+
+var (
+	all     = []bpf.Instruction{bpf.RetConstant{Val: maxFrame}}
+	nothing = []bpf.Instruction{bpf.RetConstant{Val: 0}}
+)
+
 // onlyNA lets neighbour advertisements through: IPv6 whose first header is ICMPv6.
 var onlyNA = []bpf.Instruction{
 	bpf.LoadAbsolute{Off: etherSize + 6, Size: 1},
@@ -110,22 +139,30 @@ var onlyNA = []bpf.Instruction{
 const maxFrame = 256
 
 func openTap(l link) (*tap, error) {
-	filter, err := bpf.Assemble(onlyNA)
-	if err != nil {
-		return nil, err
+	filters := map[bool][2][]bpf.RawInstruction{}
+	for on, programs := range map[bool][2][]bpf.Instruction{true: {all, onlyNA}, false: {nothing, nothing}} {
+		var raw [2][]bpf.RawInstruction
+		for i, p := range programs {
+			var err error
+			if raw[i], err = bpf.Assemble(p); err != nil {
+				return nil, err
+			}
+		}
+		filters[on] = raw
 	}
 	device := &net.Interface{Index: l.Index, Name: l.Name, HardwareAddr: l.MAC}
-	arp, err := packet.Listen(device, packet.Raw, unix.ETH_P_ARP, nil)
+	arp, err := packet.Listen(device, packet.Raw, unix.ETH_P_ARP, &packet.Config{Filter: filters[false][0]})
 	if err != nil {
 		return nil, err
 	}
-	ip6, err := packet.Listen(device, packet.Raw, unix.ETH_P_IPV6, &packet.Config{Filter: filter})
+	ip6, err := packet.Listen(device, packet.Raw, unix.ETH_P_IPV6, &packet.Config{Filter: filters[false][1]})
 	if err != nil {
 		_ = arp.Close()
 		return nil, err
 	}
+	hear := func(on bool) error { return errors.Join(arp.SetBPF(filters[on][0]), ip6.SetBPF(filters[on][1])) }
 	forwarding, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + strings.ReplaceAll(l.Name, ".", "/") + "/forwarding")
-	return &tap{link: l, arp: arp, ip6: ip6, router: err == nil && strings.TrimSpace(string(forwarding)) != "0"}, nil
+	return &tap{link: l, arp: arp, ip6: ip6, hear: hear, router: err == nil && strings.TrimSpace(string(forwarding)) != "0"}, nil
 }
 
 func (t *tap) close() {

@@ -41,8 +41,9 @@ func TestListensAnew(t *testing.T) {
 			return c
 		}
 		var from []netip.Addr
+		hears := false
 		w := newWire(func(_ int, a netip.Addr, _ net.HardwareAddr) { from = append(from, a) })
-		w.open = func(l link) (*tap, error) { return &tap{link: l, arp: conn(), ip6: conn()}, nil }
+		w.open = func(l link) (*tap, error) { return &tap{link: l, arp: conn(), ip6: conn(), hear: func(on bool) error { hears = on; return nil }}, nil }
 		defer w.Close()
 		links := []link{{Name: "eth0", Index: 2, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}}}
 		listen := func(want error, sockets int) {
@@ -54,11 +55,18 @@ func TestListensAnew(t *testing.T) {
 		}
 		listen(nil, 2)
 		listen(nil, 2)
+		if err := w.Hear(true); err != nil || !hears {
+			t.Errorf("told to hear: %v", err)
+		}
+		hears = false
 		opened[1].fail <- errRefused
 		synctest.Wait()
 		listen(errRefused, 2)
 		listen(nil, 4)
 		listen(nil, 4)
+		if !hears {
+			t.Error("the new sockets do not hear")
+		}
 		frame, _ := announcement(netip.MustParseAddr("10.9.0.100"), net.HardwareAddr{2, 0, 0, 0, 0, 99}, false)
 		opened[2].frames <- frame
 		synctest.Wait()
