@@ -43,7 +43,9 @@ func TestListensAnew(t *testing.T) {
 		var from []netip.Addr
 		hears := false
 		w := newWire(func(_ int, a netip.Addr, _ net.HardwareAddr) { from = append(from, a) })
-		w.open = func(l link) (*tap, error) { return &tap{link: l, arp: conn(), ip6: conn(), hear: func(on bool) error { hears = on; return nil }}, nil }
+		w.open = func(l link) (*tap, error) {
+			return &tap{link: l, arp: conn(), ip6: conn(), hear: func(on bool) error { hears = on; return nil }}, nil
+		}
 		defer w.Close()
 		links := []link{{Name: "eth0", Index: 2, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}}}
 		listen := func(want error, sockets int) {
