@@ -146,6 +146,40 @@ func TestWithoutSuccession(t *testing.T) {
 	}
 }
 
+// TestSuccessionBesideOneWithout: the one that does not stand does not hold up the one
+// that does, though it comes first.
+func TestSuccessionBesideOneWithout(t *testing.T) {
+	t.Parallel()
+	const without = "d1"
+	_, w, nodes := leased(t, func(c *Config) {
+		if c.Node == without {
+			c.NoSuccession = true
+			c.Fitness = func() Fitness { return Fitness{Preference: MaxPreference} }
+		}
+	})
+	leader := nodes[0]
+	if leader.cfg.Node == without {
+		if err := leader.Transfer(t.Context(), nodes[1].cfg.Node); err != nil {
+			t.Fatal(err)
+		}
+		leader = nodes[1]
+		awaitHolder(t, w, without, nodes)
+	}
+	var others []*running
+	for _, r := range nodes {
+		if r != leader {
+			others = append(others, r)
+		}
+	}
+	began := boottime.Now()
+	leader.cut()
+	took := awaitHolder(t, w, leader.cfg.Node, others) - began
+	t.Logf("%v after the leader was cut off", took)
+	if node, _ := w.held(); node == without || took > leaseProfile.Heartbeat {
+		t.Errorf("%s has the lease after %v", node, took)
+	}
+}
+
 func TestTransferReleasesTheLease(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

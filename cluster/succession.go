@@ -172,7 +172,7 @@ func (n *Node) answerPoll(from string, body []byte) ([]byte, error) {
 	now := n.cfg.Now()
 	to, until := n.guard.promised()
 	same := request.LastTerm == lastLogTerm(r) && request.LastIndex == r.LastIndex()
-	mine := same && n.maySucceed(to, until, now) && comesFirst(n.standing(), n.id, request.Fitness.bounded(), from)
+	mine := !n.cfg.NoSuccession && same && n.maySucceed(to, until, now) && comesFirst(n.standing(), n.id, request.Fitness.bounded(), from)
 	free := wait == 0 && !mine && r.State() == raft.Follower && !n.guard.voting() && r.CurrentTerm() <= request.Term && !older
 	if free {
 		n.yielded.Store(int64(now + n.cfg.Profile.Heartbeat/2))

@@ -53,6 +53,7 @@ func BenchmarkManyVIPs(b *testing.B) {
 				gaps, two := make([][]time.Duration, len(c.vips)), 0
 				b.Run(string(what), func(b *testing.B) {
 					clear(gaps) // of the run that does not count
+					two = 0
 					for range b.N {
 						for i, m := range nobodyFor(s, what, c.vips) {
 							gaps[i], two = append(gaps[i], m.nobody), two+m.overlap
@@ -61,6 +62,9 @@ func BenchmarkManyVIPs(b *testing.B) {
 				})
 				if b.Failed() {
 					return
+				}
+				if len(gaps[0]) == 0 {
+					continue // not asked for
 				}
 				fmt.Fprintf(&rows, "| %s | %s | %s |", what, c.name, c.count)
 				for _, g := range gaps {
@@ -100,7 +104,7 @@ func nobodyFor(s system, what event, vips []string) []outcome {
 	for _, p := range probes {
 		p.awaitOwner(l, former.name)
 		gaps, overlap := p.moves()
-		all = append(all, outcome{nobody: gaps[0], overlap: overlap})
+		all = append(all, outcome{nobody: slices.Max(gaps), overlap: overlap})
 	}
 	s.heal(what, former)
 	return all

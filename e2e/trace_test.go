@@ -281,8 +281,11 @@ func (k *talk) overlap(former, next string) error {
 		return fmt.Errorf("%s has not spoken", next)
 	}
 	for _, a := range k.taken {
-		if late := a.sent.Sub(spoke); a.director == former && late > 0 || a.director != former && a.director != next {
-			return fmt.Errorf("%s took a request that was sent %v after %s had first spoken", a.director, late, next)
+		if late := a.sent.Sub(spoke); a.director == former && late > 0 {
+			return fmt.Errorf("%s took a request that was sent %v after %s had first spoken", former, late, next)
+		}
+		if a.director != former && a.director != next {
+			return fmt.Errorf("%s took a request that was %s's or %s's", a.director, former, next)
 		}
 	}
 	for director, times := range k.announced {

@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -233,18 +234,50 @@ func TestKernelAnnouncements(t *testing.T) {
 	}
 }
 
+// TestKernelManyChanges: hundreds of changes are a few reasons to look, and none is
+// left that would be one later.
+func TestKernelManyChanges(t *testing.T) {
+	b := newBench(t)
+	var e events
+	b.inside(b.director, func() (err error) {
+		e, err = openLinkEvents()
+		return err
+	})
+	heard := make(chan struct{}, 1000)
+	done := make(chan struct{})
+	go func() { defer close(done); e.run(t.Context(), func() { heard <- struct{}{} }) }()
+	t.Cleanup(func() { e.close(); <-done })
+	began := time.Now()
+	b.in(b.director, "for i in $(seq 1 250); do echo addr add 10.8.0.$i/32 dev eth0; done | ip -batch -")
+	hints := 0
+	for quiet := false; !quiet; {
+		select {
+		case <-heard:
+			hints++
+		case <-time.After(5 * lookGap):
+			quiet = true
+		}
+	}
+	if most := int(time.Since(began) / lookGap); hints == 0 || hints > most || time.Since(began) > patience/2 {
+		t.Errorf("%d hints, want 1 to %d, in %v", hints, most, time.Since(began))
+	}
+}
+
 // TestKernelHears: what is said while it does not matter reaches no one.
 func TestKernelHears(t *testing.T) {
 	b := newBench(t)
-	heard := make(chan netip.Addr, 10)
+	heard, witnessed := make(chan netip.Addr, 10), make(chan netip.Addr, 10)
+	witness := newWire(func(_ int, a netip.Addr, _ net.HardwareAddr) { witnessed <- a })
 	w := newWire(func(_ int, a netip.Addr, _ net.HardwareAddr) { heard <- a })
-	t.Cleanup(w.Close)
+	t.Cleanup(func() { w.Close(); witness.Close() })
 	b.inside(b.director, func() error {
 		eth0, err := net.InterfaceByName("eth0")
 		if err != nil {
 			return err
 		}
-		return w.Listen([]link{{Name: eth0.Name, Index: eth0.Index, MAC: eth0.HardwareAddr}})
+		links := []link{{Name: eth0.Name, Index: eth0.Index, MAC: eth0.HardwareAddr}}
+		// The kernel serves the last to come first.
+		return errors.Join(witness.Hear(true), witness.Listen(links), w.Listen(links))
 	})
 	for _, on := range []bool{false, true, false, true} {
 		if err := w.Hear(on); err != nil {
@@ -253,16 +286,18 @@ func TestKernelHears(t *testing.T) {
 		for _, a := range addresses(vip4, vip6) {
 			frame, to := announcement(a.Addr(), net.HardwareAddr{2, 0, 0, 0, 0, 99}, false)
 			b.put(frame, to)
-			if !on {
-				continue
-			}
-			select {
-			case got := <-heard:
-				if got != a.Addr() {
-					t.Errorf("heard of %s, want %s", got, a)
+			for _, by := range []chan netip.Addr{witnessed, heard} {
+				if by == heard && !on {
+					continue
 				}
-			case <-time.After(patience):
-				t.Fatalf("%s is not heard of", a)
+				select {
+				case got := <-by:
+					if got != a.Addr() {
+						t.Errorf("heard of %s, want %s", got, a)
+					}
+				case <-time.After(patience):
+					t.Fatalf("%s is not heard of", a)
+				}
 			}
 		}
 	}

@@ -8,6 +8,9 @@ import (
 // listenFor says whose announcements by others count: those for what this owner
 // holds.
 func (k *Keeper) listenFor() {
+	if err := k.wire.Hear(k.owner); err != nil {
+		k.fail("announcements", err)
+	}
 	var holding map[netip.Addr]link
 	if k.owner {
 		holding = make(map[netip.Addr]link, len(k.held))

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -97,6 +98,65 @@ func TestAnnouncementsArePaced(t *testing.T) {
 			if full := bursts[times[i].String()] == maxBurst; full && times[i+1]-times[i] < burstPause {
 				t.Errorf("bursts at %s and %s", times[i], times[i+1])
 			}
+		}
+	})
+}
+
+// TestAddressesBeforeAnnouncements: what is announced while the kernel works does not
+// hold up the next addresses.
+func TestAddressesBeforeAnnouncements(t *testing.T) {
+	bubble(t, nil, func(h *fakeHost, k *Keeper) {
+		var all []Address
+		for i := range 3 * maxBatch {
+			all = append(all, address(fmt.Sprintf("10.9.0.%d/32@eth0", 20+i)))
+		}
+		h.mu.Lock()
+		h.delay["announce"] = time.Millisecond
+		h.mu.Unlock()
+		k.Set(all, 0)
+		synctest.Wait()
+		h.take()
+		k.Set(all, h.now()+time.Hour)
+		time.Sleep(time.Second)
+		added, announced := 0, 0
+		for _, op := range h.take("permit") {
+			switch word, _, _ := strings.Cut(op, " "); {
+			case word == "add":
+				added++
+			case added < len(all):
+				announced++
+			}
+		}
+		if added != len(all) || announced > 2 {
+			t.Errorf("%d addresses were added, and %d announced before the last", added, announced)
+		}
+	})
+}
+
+// TestAnnouncementsWhileTheKernelWorks: what is added is announced, however long the
+// next batch takes.
+func TestAnnouncementsWhileTheKernelWorks(t *testing.T) {
+	bubble(t, nil, func(h *fakeHost, k *Keeper) {
+		var all []Address
+		for i := range 2 * maxBatch {
+			all = append(all, address(fmt.Sprintf("10.9.0.%d/32@eth0", 20+i)))
+		}
+		h.mu.Lock()
+		h.delay["add"] = time.Millisecond
+		h.mu.Unlock()
+		k.Set(all, 0)
+		synctest.Wait()
+		h.take()
+		k.Set(all, h.now()+time.Hour)
+		time.Sleep((maxBatch + maxBatch/2) * time.Millisecond)
+		announced := 0
+		for _, op := range h.take("permit", "add") {
+			if strings.HasPrefix(op, "announce ") {
+				announced++
+			}
+		}
+		if announced != maxBatch {
+			t.Errorf("%d of the first %d addresses are announced while the others are added", announced, maxBatch)
 		}
 	})
 }

@@ -20,6 +20,9 @@ const (
 	routeGroups = 1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV6_ROUTE-1) | 1<<(unix.RTNLGRP_NEXTHOP-1)
 )
 
+// maxDrained is more than a socket holds.
+const maxDrained = 10_000
+
 // events is a socket that hears of changes.
 type events struct {
 	conn    *netlink.Conn
@@ -51,14 +54,16 @@ func openEvents(groups uint32, matters func(netlink.Message) bool, rest time.Dur
 	return events{conn, matters, rest}, nil
 }
 
-// noAddressRoutes keeps the routes out that each address of a host has in table local,
+// noAddressRoutes keeps out the routes that each address of a host has in table local,
 // hundreds when VIPs move: none of them leads through another address.
 var noAddressRoutes = []bpf.Instruction{
 	bpf.LoadAbsolute{Off: 4, Size: 2}, // nlmsg_type
 	bpf.JumpIf{Cond: bpf.JumpEqual, Val: loaded(unix.RTM_NEWROUTE), SkipTrue: 1},
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: loaded(unix.RTM_DELROUTE), SkipTrue: 2},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: loaded(unix.RTM_DELROUTE), SkipTrue: 4},
 	bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + 7, Size: 1}, // rtm_type
-	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.RTN_UNICAST, SkipTrue: 1},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.RTN_LOCAL, SkipTrue: 3},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.RTN_BROADCAST, SkipTrue: 2},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.RTN_ANYCAST, SkipTrue: 1},
 	bpf.RetConstant{Val: math.MaxUint32},
 	bpf.RetConstant{Val: 0},
 }
@@ -81,13 +86,33 @@ func (e events) run(ctx context.Context, changed func()) {
 		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) {
 			return
 		}
-		if err != nil || e.matters == nil || slices.ContainsFunc(messages, e.matters) {
+		for more := err != nil || e.matters == nil || slices.ContainsFunc(messages, e.matters); more; more = e.drain() {
 			changed()
 			if !sleep(ctx, e.rest, nil) {
 				return
 			}
 		}
 	}
+}
+
+// drain drops what has come during a rest, and reports whether there was anything, or
+// more than the socket could hold.
+func (e events) drain() (any bool) {
+	raw, err := e.conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Read(func(fd uintptr) bool {
+		for range maxDrained {
+			_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_DONTWAIT)
+			if err == unix.EAGAIN {
+				break
+			}
+			any = true
+		}
+		return true
+	})
+	return any
 }
 
 // hasNextHop reports whether a message is about a route that leads through an

@@ -291,7 +291,7 @@ func (h *fakeHost) Hear(on bool) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.hears = on
-	return nil
+	return h.refuse["hear"]
 }
 
 func (h *fakeHost) Announce(_ link, a netip.Addr) error {

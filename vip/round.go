@@ -41,9 +41,6 @@ func (k *Keeper) round() time.Duration {
 	} else {
 		k.yield(w)
 	}
-	if err := k.wire.Hear(k.owner); err != nil {
-		k.fail("announcements", err)
-	}
 	k.publish()
 	return k.next()
 }
@@ -155,9 +152,9 @@ func (k *Keeper) meanwhile(do func()) {
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); do() }()
-	k.announce(done)
 	for {
-		timer := time.NewTimer(max(k.until-k.now(), time.Millisecond))
+		k.announce(done)
+		timer := time.NewTimer(max(k.wake()-k.now(), time.Millisecond))
 		select {
 		case <-done:
 			timer.Stop()
@@ -199,16 +196,23 @@ func (k *Keeper) next() time.Duration {
 	}
 	k.mu.Unlock()
 	if k.owner {
-		at = min(at, k.until)
-	}
-	if announce, ok := k.schedule.next(); ok {
-		at = min(at, max(announce, k.pause))
+		at = min(at, k.wake())
 	}
 	return max(at-k.now(), time.Millisecond)
 }
 
+// wake is when an owner has something to do that needs no look.
+func (k *Keeper) wake() time.Duration {
+	at := k.until
+	if announce, ok := k.schedule.next(); ok {
+		at = min(at, max(announce, k.pause))
+	}
+	return at
+}
+
 // tend looks at the host and makes fence and addresses as they must be. An owner to
-// be looks afterwards when it has looked a moment ago: each change since is a hint.
+// be looks afterwards when it has looked a moment ago: each change since is a hint, the
+// last lookGap's may be one yet.
 func (k *Keeper) tend(w wishes, active bool) {
 	k.mu.Lock()
 	hinted := k.hint

@@ -11,7 +11,7 @@ const (
 	// maxBurst is how many announcements are sent at once. Switches and hosts drop what
 	// comes in larger bursts.
 	maxBurst = 64
-	// burstPause is the time from one such burst to the next.
+	// burstPause is the time that each such burst has, and a smaller one its part of it.
 	burstPause = 10 * time.Millisecond
 )
 

@@ -111,18 +111,21 @@ func (w *wire) Hear(on bool) error {
 	if on == w.hears {
 		return nil
 	}
+	var errs []error
 	for _, t := range w.taps {
 		if err := t.hear(on); err != nil {
-			return fmt.Errorf("listen on %s: %w", t.link.Name, err)
+			errs = append(errs, fmt.Errorf("listen on %s: %w", t.link.Name, err))
 		}
 	}
-	w.hears = on
-	return nil
+	if len(errs) == 0 {
+		w.hears = on
+	}
+	return errors.Join(errs...)
 }
 
 var (
-	all     = []bpf.Instruction{bpf.RetConstant{Val: maxFrame}}
-	nothing = []bpf.Instruction{bpf.RetConstant{Val: 0}}
+	anyFrame = []bpf.Instruction{bpf.RetConstant{Val: maxFrame}}
+	noFrame  = []bpf.Instruction{bpf.RetConstant{Val: 0}}
 )
 
 // onlyNA lets neighbour advertisements through: IPv6 whose first header is ICMPv6.
@@ -139,28 +142,30 @@ var onlyNA = []bpf.Instruction{
 const maxFrame = 256
 
 func openTap(l link) (*tap, error) {
-	filters := map[bool][2][]bpf.RawInstruction{}
-	for on, programs := range map[bool][2][]bpf.Instruction{true: {all, onlyNA}, false: {nothing, nothing}} {
-		var raw [2][]bpf.RawInstruction
-		for i, p := range programs {
-			var err error
-			if raw[i], err = bpf.Assemble(p); err != nil {
-				return nil, err
-			}
+	var filters [3][]bpf.RawInstruction
+	for i, program := range [...][]bpf.Instruction{noFrame, anyFrame, onlyNA} {
+		var err error
+		if filters[i], err = bpf.Assemble(program); err != nil {
+			return nil, err
 		}
-		filters[on] = raw
 	}
+	none, every, advertisements := filters[0], filters[1], filters[2]
 	device := &net.Interface{Index: l.Index, Name: l.Name, HardwareAddr: l.MAC}
-	arp, err := packet.Listen(device, packet.Raw, unix.ETH_P_ARP, &packet.Config{Filter: filters[false][0]})
+	arp, err := packet.Listen(device, packet.Raw, unix.ETH_P_ARP, &packet.Config{Filter: none})
 	if err != nil {
 		return nil, err
 	}
-	ip6, err := packet.Listen(device, packet.Raw, unix.ETH_P_IPV6, &packet.Config{Filter: filters[false][1]})
+	ip6, err := packet.Listen(device, packet.Raw, unix.ETH_P_IPV6, &packet.Config{Filter: none})
 	if err != nil {
 		_ = arp.Close()
 		return nil, err
 	}
-	hear := func(on bool) error { return errors.Join(arp.SetBPF(filters[on][0]), ip6.SetBPF(filters[on][1])) }
+	hear := func(on bool) error {
+		if !on {
+			return errors.Join(arp.SetBPF(none), ip6.SetBPF(none))
+		}
+		return errors.Join(arp.SetBPF(every), ip6.SetBPF(advertisements))
+	}
 	forwarding, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + strings.ReplaceAll(l.Name, ".", "/") + "/forwarding")
 	return &tap{link: l, arp: arp, ip6: ip6, hear: hear, router: err == nil && strings.TrimSpace(string(forwarding)) != "0"}, nil
 }

@@ -80,23 +80,25 @@ func TestListensAnew(t *testing.T) {
 
 // TestDeafnessIsSaid in status, and tried to end several times a second.
 func TestDeafnessIsSaid(t *testing.T) {
-	bubble(t, nil, func(h *fakeHost, k *Keeper) {
-		own(h, k, time.Hour, addresses(vip4)...)
-		h.mu.Lock()
-		h.refuse["listen"] = errRefused
-		h.mu.Unlock()
-		time.Sleep(lookEvery + lookGap)
-		synctest.Wait()
-		if got := messages(k); got != "announcements: refused" {
-			t.Errorf("errors: %s", got)
-		}
-		h.mu.Lock()
-		delete(h.refuse, "listen")
-		h.mu.Unlock()
-		time.Sleep(lookRetry + lookGap)
-		synctest.Wait()
-		if got := messages(k); got != "" {
-			t.Errorf("errors: %s", got)
-		}
-	})
+	for _, what := range []string{"listen", "hear"} {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			own(h, k, time.Hour, addresses(vip4)...)
+			h.mu.Lock()
+			h.refuse[what] = errRefused
+			h.mu.Unlock()
+			time.Sleep(lookEvery + lookGap)
+			synctest.Wait()
+			if got := messages(k); got != "announcements: refused" {
+				t.Errorf("%s: errors: %s", what, got)
+			}
+			h.mu.Lock()
+			delete(h.refuse, what)
+			h.mu.Unlock()
+			time.Sleep(lookRetry + lookGap)
+			synctest.Wait()
+			if got := messages(k); got != "" {
+				t.Errorf("%s: errors: %s", what, got)
+			}
+		})
+	}
 }
