@@ -39,16 +39,9 @@ func TestDemo(t *testing.T) {
 func TestTwoDirectorsAndAWitness(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, "d1", "d2", "w1")
+	l.slow()
 	l.startAll()
-	leader := l.awaitLeader()
-	// A witness that was elected gives leadership away at once.
-	l.await("director that leads", func() error {
-		if leader = l.awaitLeader(); leader.name == "w1" {
-			return fmt.Errorf("the witness leads")
-		}
-		return nil
-	})
-	l.awaitRoles(leader)
+	leader := l.awaitRoles() // a witness that was elected gives leadership away
 	standby := l.node("d1")
 	if leader == standby {
 		standby = l.node("d2")
@@ -75,7 +68,7 @@ func TestTwoDirectorsAndAWitness(t *testing.T) {
 	leader.start()
 	leader.awaitKernel(changed)
 	leader.awaitDaemons("backup")
-	l.awaitRoles(standby)
+	l.awaitRoles()
 }
 
 func TestWitnessNeedsNoRoot(t *testing.T) {
@@ -98,14 +91,14 @@ func TestAllStartAtOnce(t *testing.T) {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			l := newLab(t, "d1", "d2", "d3")
 			l.startAll()
-			leader := l.awaitLeader()
+			l.awaitLeader()
 			for _, n := range l.nodes {
 				s, err := n.status()
 				if err != nil || len(s.Nodes) != 3 {
 					t.Errorf("%s sees %d nodes, want 3 (%v): %+v", n.name, len(s.Nodes), err, s)
 				}
 			}
-			l.awaitRoles(leader)
+			l.awaitRoles()
 		})
 	}
 }
@@ -141,6 +134,7 @@ func TestFourStartAtOnce(t *testing.T) {
 func TestTransfer(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, "d1", "d2", "d3")
+	l.slow()
 	l.startAll()
 	leader := l.awaitLeader()
 	target := l.others(leader)[0]
@@ -151,7 +145,7 @@ func TestTransfer(t *testing.T) {
 		}
 		return nil
 	})
-	l.awaitRoles(target)
+	l.awaitRoles()
 	if out, code := target.ha("transfer", "nobody"); code != 1 || !strings.Contains(out, "nobody") {
 		t.Errorf("transfer to an unknown node: exit %d, %s", code, out)
 	}

@@ -13,13 +13,14 @@ import (
 func TestDriftIsRepaired(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, "d1", "d2", "d3")
+	l.slow()
 	l.startAll()
 	leader := l.awaitLeader()
 	leader.mustApply(smallTable, "apply", "-f", "-")
 	for _, n := range l.nodes {
 		n.awaitKernel(smallTableSaved)
 	}
-	l.awaitRoles(leader)
+	leader = l.awaitRoles()
 	n := l.others(leader)[0]
 
 	const foreign = "-A -u 10.9.0.200:53 -s rr\n-a -u 10.9.0.200:53 -r 10.9.0.31:53 -g -w 1\n"

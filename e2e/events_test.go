@@ -59,7 +59,16 @@ func checkSteps(t *testing.T, e api.Event, want ...string) {
 }
 
 // slowly is for tests of other things than speed: busy machines do not lose a lease.
-func slowly(*lab) string { return ", profile: wan" }
+func slowly(*lab) string {
+	return ", timing: {lease: 900ms, heartbeat: 2100ms, election: 2100ms, leader_lease: 900ms, transport: 2100ms}"
+}
+
+// slow has the nodes started slowly.
+func (l *lab) slow() {
+	for _, n := range l.nodes {
+		n.cluster = slowly(l)
+	}
+}
 
 func TestEventsTellWhyTheRoleMoved(t *testing.T) {
 	t.Parallel()

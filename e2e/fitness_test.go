@@ -16,8 +16,8 @@ import (
 func fitnessLab(t *testing.T, config, obstacle string) (*lab, *probe) {
 	t.Helper()
 	l := newLab(t, "d1", "d2", "d3")
+	l.slow() // not how quick, but who
 	for _, n := range l.nodes {
-		n.cluster = slowly(l) // not how quick, but who
 		l.run("ip", "link", "add", n.ns+"v", "type", "veth", "peer", "name", "eth1", "netns", n.ns)
 		l.run("ip", "link", "set", n.ns+"v", "master", l.bridge, "up")
 		l.run("ip", "-n", n.ns, "link", "set", "eth1", "up")

@@ -419,17 +419,30 @@ func (n *node) awaitDaemons(want ...string) {
 	})
 }
 
-// awaitRoles waits until the leader runs the master and every other director the
-// backup daemon, and nothing else.
-func (l *lab) awaitRoles(leader *node) {
+// awaitRoles waits until the leader, whoever that is by then, runs the master and every
+// other director the backup daemon, and nothing else: one just elected may give
+// leadership away, and the daemon of a former role runs on for a while.
+func (l *lab) awaitRoles() (leader *node) {
 	l.t.Helper()
-	for _, n := range l.nodes {
-		switch {
-		case n.cmd == nil || strings.HasPrefix(n.name, "w"):
-		case n == leader:
-			n.awaitDaemons("master")
-		default:
-			n.awaitDaemons("backup")
+	l.await("sync daemons of the present roles", func() error {
+		if leader = l.awaitLeader(); strings.HasPrefix(leader.name, "w") {
+			return errors.New("a witness leads")
 		}
-	}
+		for _, n := range l.nodes {
+			want, count := "backup sync daemon", 1
+			switch {
+			case n.cmd == nil:
+				continue
+			case strings.HasPrefix(n.name, "w"):
+				count = 0
+			case n == leader:
+				want = "master sync daemon"
+			}
+			if got := n.ipvsadm("-l", "--daemon"); strings.Count(got, "sync daemon") != count || count > 0 && !strings.Contains(got, want) {
+				return fmt.Errorf("%s, led by %s: %s", n.name, leader.name, got)
+			}
+		}
+		return nil
+	})
+	return leader
 }

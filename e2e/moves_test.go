@@ -92,19 +92,7 @@ func (l *lab) comeBack(stopped *node) {
 		stopped.start()
 	}
 	l.awaitVoters(l.awaitLeader(), "d1", "d2", "d3")
-	l.await("sync daemons of the present roles", func() error {
-		leader := l.awaitLeader()
-		for _, n := range l.nodes {
-			want := "backup sync daemon"
-			if n == leader {
-				want = "master sync daemon"
-			}
-			if got := n.ipvsadm("-l", "--daemon"); strings.Count(got, "sync daemon") != 1 || !strings.Contains(got, want) {
-				return fmt.Errorf("%s, led by %s: %s", n.name, leader.name, got)
-			}
-		}
-		return nil
-	})
+	l.awaitRoles()
 }
 
 func (p *probe) gaps() []time.Duration {

@@ -37,7 +37,7 @@ func TestSecret(t *testing.T) {
 		{"", "it has a secret, and this node has none", "it has no secret, and this node has one"},
 	} {
 		stranger := l.node(former)
-		stranger.cluster = ", profile: wan" + tt.theirs
+		stranger.cluster = slowly(l) + tt.theirs
 		stranger.start()
 		for n, want := range map[*node]string{
 			stranger: next.address + ": " + tt.saysIt,
