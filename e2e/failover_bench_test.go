@@ -47,6 +47,7 @@ func newContestant(name string, s system) *contestant {
 type outcome struct {
 	calm    time.Duration // longest gap in the second before
 	gap     time.Duration // for new connections
+	inVain  time.Duration // the longest in which somebody came in vain
 	nobody  time.Duration // longest while in which no director accepted packets
 	overlap int           // packets accepted by two, until the event's cause was gone
 	moved   bool
@@ -76,7 +77,7 @@ func (c *contestant) suffer(what event) (o outcome) {
 
 	c.held.pause <- true
 	struck := time.Now()
-	o.calm = come.gap(struck.Add(-time.Second), struck)
+	o.calm, _ = come.gap(struck.Add(-time.Second), struck)
 	c.strike(what, former)
 	if what == diskHang {
 		for time.Since(struck) < hangs && !p.takenBy(former.name, struck) {
@@ -93,7 +94,7 @@ func (c *contestant) suffer(what event) (o outcome) {
 	o.moved = p.takenBy(former.name, struck)
 	served := come.awaitServed(l, time.Now())
 	o.survey = c.held.survey(struck, served)
-	o.gap = come.gap(struck, served)
+	o.gap, o.inVain = come.gap(struck, served)
 	gaps, overlap := p.moves()
 	o.overlap = overlap
 	if len(gaps) > 0 {
@@ -182,7 +183,7 @@ func BenchmarkFailover(b *testing.B) {
 	}
 	fmt.Printf("\n%s, `%s`, %s, Linux %s on a %s, host: %s\n\n", time.Now().Format("2 January 2006"), os.Getenv("IPVS_HA_BENCH_COMMAND"), version,
 		fileText(b, "/proc/sys/kernel/osrelease"), processor(b), os.Getenv("IPVS_HA_BENCH_HOST"))
-	fmt.Print("| event | system | gap: median | worst | nobody | two | held: old | young | calm | shorter than keepalived |\n|---|---|---|---|---|---|---|---|---|---|\n", table.String(), "\n", notes.String(), "\n")
+	fmt.Print("| event | system | gap: median | worst | in vain: median | worst | nobody | two | held: old | young | calm | shorter than keepalived |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n", table.String(), "\n", notes.String(), "\n")
 }
 
 func fileText(b testing.TB, path string) string {
@@ -225,6 +226,7 @@ func spread(outcomes []outcome, of func(outcome) time.Duration) (median, worst t
 func row(what event, name string, outcomes, keepalived []outcome) string {
 	median, worst := gapsOf(outcomes)
 	theirs, _ := gapsOf(keepalived)
+	inVain, worstInVain := spread(outcomes, func(o outcome) time.Duration { return o.inVain })
 	nobody, _ := spread(outcomes, func(o outcome) time.Duration { return o.nobody })
 	calm, _ := spread(outcomes, func(o outcome) time.Duration { return o.calm })
 	var all survey
@@ -245,6 +247,6 @@ func row(what event, name string, outcomes, keepalived []outcome) string {
 		ratio = fmt.Sprintf("%.1f times", float64(theirs)/float64(median))
 	}
 	ms := func(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }
-	return fmt.Sprintf("| %s | %s | %s | %s | %s | %d | %d of %d | %d of %d | %s | %s |\n",
-		title, name, ms(median), ms(worst), ms(nobody), overlap, all.oldAlive, all.old, all.youngAlive, all.young, ms(calm), ratio)
+	return fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s | %d | %d of %d | %d of %d | %s | %s |\n",
+		title, name, ms(median), ms(worst), ms(inVain), ms(worstInVain), ms(nobody), overlap, all.oldAlive, all.old, all.youngAlive, all.young, ms(calm), ratio)
 }

@@ -127,7 +127,8 @@ func TestHeldConnections(t *testing.T) {
 		}
 		served := come.awaitServed(c.lab, time.Now())
 		s := h.survey(struck, served)
-		t.Logf("%s of %s: %v; nobody new was served for %v", what, former.name, s, come.gap(struck, served))
+		gap, _ := come.gap(struck, served)
+		t.Logf("%s of %s: %v; nobody new was served for %v", what, former.name, s, gap)
 		if len(s.deaths) > 0 {
 			t.Errorf("%s: %d old connections died:\n%s", what, len(s.deaths), strings.Join(s.deaths, "\n"))
 		}
