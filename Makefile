@@ -18,6 +18,8 @@ BENCHSTAT   := go tool -modfile=tools/benchstat/go.mod benchstat
 on-kernel = CGO_ENABLED=0 IPVS_HA_REAL_KERNEL=required go test -count=1 -p 1 $(SELECT)
 
 on-lab    = IPVS_HA_BIN=$(CURDIR)/bin/ipvs-ha $(on-kernel)
+# What is compared with keepalived needs its binary, in the guest too.
+with-keepalived = e2e/guest/install keepalived:keepalived && IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED
 lab-files = --file $(CURDIR)/bin/ipvs-ha --file $(CURDIR)/e2e/demo
 
 # What the machine is, beside figures.
@@ -73,16 +75,14 @@ bench: guest ## package kernel against a bare netlink loop, other libraries and 
 RUNS  ?= 10
 EVENT ?=
 bench-failover: build ## ipvs-ha beside keepalived, in half an hour at most; prints a table
-	e2e/guest/install keepalived:keepalived
-	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
+	$(with-keepalived) && \
 	IPVS_HA_BENCH_COMMAND='make bench-failover RUNS=$(RUNS)$(if $(EVENT), EVENT=$(EVENT))' IPVS_HA_BENCH_HOST="$(host)" \
 	$(on-lab) -run '^$$' -bench 'BenchmarkFailover$(if $(EVENT),/$(EVENT))' -benchtime $(RUNS)x -timeout 30m \
 		-exec "$(GUEST) --timeout 1800 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e
 
 bench-vips: RUNS = 5
 bench-vips: build ## 300 addresses that move, with ipvs-ha and with keepalived; prints a table
-	e2e/guest/install keepalived:keepalived
-	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
+	$(with-keepalived) && \
 	IPVS_HA_BENCH_COMMAND='make bench-vips RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$(host)" \
 	$(on-lab) -run '^$$' -bench BenchmarkManyVIPs -benchtime $(RUNS)x -timeout 20m \
 		-exec "$(GUEST) --timeout 1200 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e
@@ -98,16 +98,14 @@ steady: ## 200 changes a second for MINUTES, through all of three agents on this
 PART ?=
 MINUTES ?= 1
 bench-agent: build guest ## whole agents: changes, a large table, memory, steady writes for MINUTES; prints a table
-	e2e/guest/install keepalived:keepalived
-	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
+	$(with-keepalived) && \
 	IPVS_HA_BENCH_COMMAND='make bench-agent$(if $(PART), PART=$(PART)) MINUTES=$(MINUTES)' IPVS_HA_BENCH_HOST="$(host)" \
 	IPVS_HA_MINUTES=$(MINUTES) $(on-lab) -v -run '^$$' -bench 'BenchmarkAgent$(if $(PART),/$(PART))' -benchtime 1x -timeout 20m \
 		-exec "$(GUEST) --mem 3072 --timeout 1200 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e
 
 campaign: RUNS = 50
 campaign: build ## every fault RUNS times, in nearly an hour; prints a table
-	e2e/guest/install keepalived:keepalived
-	IPVS_HA_KEEPALIVED=$$(PATH=$$PATH:/usr/sbin command -v keepalived) && export IPVS_HA_KEEPALIVED && \
+	$(with-keepalived) && \
 	IPVS_HA_BENCH_COMMAND='make campaign RUNS=$(RUNS)' IPVS_HA_BENCH_HOST="$(host)" \
 	IPVS_HA_RUNS=$(RUNS) $(on-lab) -v -parallel 4 -timeout 2h $(if $(RUN),,-run 'TestOneOwner|TestProbeSeesTwoOwners|TestNoNeedlessMove') \
 		-exec "$(GUEST) --guest --timeout 7200 $(lab-files) --file $$IPVS_HA_KEEPALIVED --" ./e2e

@@ -75,9 +75,7 @@ func (n *Node) runLease(ctx context.Context) error {
 			n.noteLapse(n.cfg.Now())
 			n.lease.mu.Unlock()
 			n.loseLease()
-			if !n.cfg.NoSuccession {
-				n.succeedLeader(ctx)
-			}
+			n.succeedLeader(ctx)
 		}
 		if holds := held && !leads; holds != holding {
 			holding = holds

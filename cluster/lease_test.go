@@ -157,20 +157,13 @@ func TestSuccessionBesideOneWithout(t *testing.T) {
 			c.Fitness = func() Fitness { return Fitness{Preference: MaxPreference} }
 		}
 	})
-	leader := nodes[0]
-	if leader.cfg.Node == without {
-		if err := leader.Transfer(t.Context(), nodes[1].cfg.Node); err != nil {
+	if nodes[0].cfg.Node == without {
+		if err := nodes[0].Transfer(t.Context(), nodes[1].cfg.Node); err != nil {
 			t.Fatal(err)
 		}
-		leader = nodes[1]
 		awaitHolder(t, w, without, nodes)
 	}
-	var others []*running
-	for _, r := range nodes {
-		if r != leader {
-			others = append(others, r)
-		}
-	}
+	leader, others := leaderOf(nodes...)
 	began := boottime.Now()
 	leader.cut()
 	took := awaitHolder(t, w, leader.cfg.Node, others) - began

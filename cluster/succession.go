@@ -72,7 +72,7 @@ func (n *Node) succeedLeader(ctx context.Context) {
 // maySucceed reports whether this node's promise to the leader to has ended and it
 // may stand for election itself.
 func (n *Node) maySucceed(to string, until, now time.Duration) bool {
-	return to != "" && to != n.id && until <= now && !n.cfg.Witness && n.raft.Load().State() == raft.Follower && !n.guard.voting()
+	return to != "" && to != n.id && until <= now && !n.cfg.NoSuccession && !n.cfg.Witness && n.raft.Load().State() == raft.Follower && !n.guard.voting()
 }
 
 // turn is how long this node leaves the succession of the leader to directors that
@@ -172,7 +172,7 @@ func (n *Node) answerPoll(from string, body []byte) ([]byte, error) {
 	now := n.cfg.Now()
 	to, until := n.guard.promised()
 	same := request.LastTerm == lastLogTerm(r) && request.LastIndex == r.LastIndex()
-	mine := !n.cfg.NoSuccession && same && n.maySucceed(to, until, now) && comesFirst(n.standing(), n.id, request.Fitness.bounded(), from)
+	mine := same && n.maySucceed(to, until, now) && comesFirst(n.standing(), n.id, request.Fitness.bounded(), from)
 	free := wait == 0 && !mine && r.State() == raft.Follower && !n.guard.voting() && r.CurrentTerm() <= request.Term && !older
 	if free {
 		n.yielded.Store(int64(now + n.cfg.Profile.Heartbeat/2))

@@ -120,6 +120,14 @@ func (l *lab) address(ns, device string, addresses ...string) {
 	}
 }
 
+// addIPv6 gives the directors IPv6 addresses too.
+func (l *lab) addIPv6() {
+	l.t.Helper()
+	for i, n := range l.nodes {
+		l.run("ip", "-n", n.ns, "addr", "add", fmt.Sprintf("2001:db8::%d/64", 11+i), "dev", "eth0", "nodad")
+	}
+}
+
 // cable plugs all links of a namespace in or pulls them out.
 func (l *lab) cable(ns, state string) {
 	l.t.Helper()

@@ -32,7 +32,7 @@ func BenchmarkManyVIPs(b *testing.B) {
 		{"ipvs-ha", "300", many, func(b testing.TB) system {
 			c := newCluster(b, table, "lan")
 			for _, n := range c.nodes {
-				n.config = "vip: {interface: eth0, allow: [10.9.0.0/16, \"2001:db8::/32\"]}\n"
+				n.config = manyConfig
 			}
 			return c
 		}},
@@ -45,9 +45,7 @@ func BenchmarkManyVIPs(b *testing.B) {
 	} {
 		b.Run(c.name+"/"+c.count, func(b *testing.B) {
 			s := c.make(b)
-			for i, n := range s.net().nodes {
-				n.lab.run("ip", "-n", n.ns, "addr", "add", fmt.Sprintf("2001:db8::%d/64", 11+i), "dev", "eth0", "nodad")
-			}
+			s.net().addIPv6()
 			s.start()
 			for _, what := range []event{hostLoss, sigterm, transfer} {
 				gaps, two := make([][]time.Duration, len(c.vips)), 0

@@ -28,12 +28,14 @@ func manyTable() (table string, first, middle, last string) {
 	return b.String(), "10.9.1.1", "10.9.1.250", "2001:db8::1:32"
 }
 
+const manyConfig = "vip: {interface: eth0, allow: [10.9.0.0/16, \"2001:db8::/32\"]}\n"
+
 // TestManyVIPs: 300 addresses move in the time of one.
 func TestManyVIPs(t *testing.T) {
 	l := newLab(t, "d1", "d2", "d3")
-	for i, n := range l.nodes {
-		n.config = "vip: {interface: eth0, allow: [10.9.0.0/16, \"2001:db8::/32\"]}\n"
-		l.run("ip", "-n", n.ns, "addr", "add", fmt.Sprintf("2001:db8::%d/64", 11+i), "dev", "eth0", "nodad")
+	l.addIPv6()
+	for _, n := range l.nodes {
+		n.config = manyConfig
 	}
 	l.startAll()
 	table, first, middle, last := manyTable()

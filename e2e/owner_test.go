@@ -63,9 +63,7 @@ func TestOneOwner(t *testing.T) {
 func ownerLab(t *testing.T, cluster ...func(*lab) string) *lab {
 	t.Helper()
 	l, _ := vipLab(t, "", append(cluster, func(l *lab) string {
-		for i, n := range l.nodes {
-			l.run("ip", "-n", n.ns, "addr", "add", fmt.Sprintf("2001:db8::%d/64", 11+i), "dev", "eth0", "nodad")
-		}
+		l.addIPv6()
 		return ""
 	})...)
 	l.awaitLeader().mustHA("service", "add", "tcp://[2001:db8::100]:80")

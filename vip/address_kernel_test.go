@@ -238,15 +238,7 @@ func TestKernelAnnouncements(t *testing.T) {
 // left that would be one later.
 func TestKernelManyChanges(t *testing.T) {
 	b := newBench(t)
-	var e events
-	b.inside(b.director, func() (err error) {
-		e, err = openLinkEvents()
-		return err
-	})
-	heard := make(chan struct{}, 1000)
-	done := make(chan struct{})
-	go func() { defer close(done); e.run(t.Context(), func() { heard <- struct{}{} }) }()
-	t.Cleanup(func() { e.close(); <-done })
+	heard := b.hints(openLinkEvents)
 	began := time.Now()
 	b.in(b.director, "for i in $(seq 1 250); do echo addr add 10.8.0.$i/32 dev eth0; done | ip -batch -")
 	hints := 0

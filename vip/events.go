@@ -97,22 +97,23 @@ func (e events) run(ctx context.Context, changed func()) {
 
 // drain drops what has come during a rest, and reports whether there was anything, or
 // more than the socket could hold.
-func (e events) drain() (any bool) {
+func (e events) drain() (more bool) {
 	raw, err := e.conn.SyscallConn()
 	if err != nil {
 		return false
 	}
 	_ = raw.Read(func(fd uintptr) bool {
+		var buffer [1]byte // what does not fit is dropped
 		for range maxDrained {
-			_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_DONTWAIT)
+			_, _, err := unix.Recvfrom(int(fd), buffer[:], unix.MSG_DONTWAIT)
 			if err == unix.EAGAIN {
 				break
 			}
-			any = true
+			more = true
 		}
 		return true
 	})
-	return any
+	return more
 }
 
 // hasNextHop reports whether a message is about a route that leads through an

@@ -204,6 +204,21 @@ func (b *bench) inside(ns string, do func() error) {
 	}
 }
 
+// hints returns what a socket of the director says of changes.
+func (b *bench) hints(open func() (events, error)) <-chan struct{} {
+	b.t.Helper()
+	var e events
+	b.inside(b.director, func() (err error) {
+		e, err = open()
+		return err
+	})
+	heard := make(chan struct{}, 1000)
+	done := make(chan struct{})
+	go func() { defer close(done); e.run(b.t.Context(), func() { heard <- struct{}{} }) }()
+	b.t.Cleanup(func() { e.close(); <-done })
+	return heard
+}
+
 func (b *bench) macOf(ns string) net.HardwareAddr {
 	b.t.Helper()
 	fields := strings.Fields(b.in(ns, "ip -o link show eth0"))
