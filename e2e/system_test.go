@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -184,10 +185,16 @@ func (c cluster) awaitWhole() {
 	})
 }
 
+// mounting is held while a file becomes a device: mount asks the kernel for a free one
+// and then takes it, and of two at once one finds it taken.
+var mounting sync.Mutex
+
 // ownDisk gives the node a file system of its own for its files.
 func (n *node) ownDisk() {
 	n.lab.t.Helper()
 	image := n.dir + ".img"
+	mounting.Lock()
+	defer mounting.Unlock()
 	n.lab.run("sh", "-c", fmt.Sprintf(
 		"truncate -s 64M %[1]s && mke2fs -F %[1]s && mkdir -p %[2]s && mount -t ext4 -o loop %[1]s %[2]s", image, n.dir))
 	n.lab.t.Cleanup(func() {
