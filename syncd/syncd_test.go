@@ -193,6 +193,13 @@ func settled(t *testing.T, s *Syncer, role Role, sync ipvs.Sync) {
 	}
 }
 
+func again(t *testing.T, s Status, want time.Duration) {
+	t.Helper()
+	if left := time.Until(s.Again); left != want {
+		t.Errorf("again in %v, want %v", left, want)
+	}
+}
+
 func TestRoles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKernel()
@@ -206,17 +213,20 @@ func TestRoles(t *testing.T) {
 		}
 		for _, to := range []struct {
 			role        Role
+			yields      time.Duration
 			start, stop string
-		}{{Active, "start master", "stop backup"}, {Standby, "start backup", "stop master"}} {
-			status := reconcile(t, s, to.role, ipvs.Sync{})
+		}{{Active, 0, "start master", "stop backup"}, {Standby, YieldTime, "start backup", "stop master"}} {
+			if to.yields > 0 {
+				again(t, reconcile(t, s, to.role, ipvs.Sync{}), to.yields)
+				time.Sleep(to.yields - time.Millisecond)
+				again(t, reconcile(t, s, to.role, ipvs.Sync{}), time.Millisecond)
+				k.expect(t)
+				time.Sleep(time.Millisecond)
+			}
+			again(t, reconcile(t, s, to.role, ipvs.Sync{}), FlushTime-to.yields)
 			k.expect(t, to.start)
-			if left := time.Until(status.Again); left != FlushTime {
-				t.Fatalf("again in %v, want %v", left, FlushTime)
-			}
-			time.Sleep(FlushTime - time.Millisecond)
-			if again := reconcile(t, s, to.role, ipvs.Sync{}).Again; !again.Equal(status.Again) {
-				t.Errorf("again moved from %v to %v", status.Again, again)
-			}
+			time.Sleep(FlushTime - to.yields - time.Millisecond)
+			again(t, reconcile(t, s, to.role, ipvs.Sync{}), time.Millisecond)
 			k.expect(t)
 			time.Sleep(time.Millisecond)
 			settled(t, s, to.role, ipvs.Sync{})
@@ -226,16 +236,18 @@ func TestRoles(t *testing.T) {
 }
 
 func TestBackupOnlyStopsTheBackupAtOnce(t *testing.T) {
-	k := newKernel()
-	k.only = true
-	s := k.syncer(t)
-	settled(t, s, Standby, ipvs.Sync{})
-	settled(t, s, Active, ipvs.Sync{})
-	k.expect(t, "start backup", "start master", "stop backup")
-	if again := reconcile(t, s, Standby, ipvs.Sync{}).Again; again.IsZero() {
-		t.Error("the master is to stop some time")
-	}
-	k.expect(t, "start backup")
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel()
+		k.only = true
+		s := k.syncer(t)
+		settled(t, s, Standby, ipvs.Sync{})
+		settled(t, s, Active, ipvs.Sync{})
+		k.expect(t, "start backup", "start master", "stop backup")
+		reconcile(t, s, Standby, ipvs.Sync{})
+		time.Sleep(YieldTime)
+		again(t, reconcile(t, s, Standby, ipvs.Sync{}), FlushTime-YieldTime) // the master is to stop some time
+		k.expect(t, "start backup")
+	})
 }
 
 func TestActiveAgainBeforeTheFlushKeepsTheMaster(t *testing.T) {
@@ -244,32 +256,51 @@ func TestActiveAgainBeforeTheFlushKeepsTheMaster(t *testing.T) {
 		s := k.syncer(t)
 		settled(t, s, Active, ipvs.Sync{})
 		reconcile(t, s, Standby, ipvs.Sync{})
-		k.expect(t, "start master", "start backup")
 		time.Sleep(time.Second)
+		reconcile(t, s, Standby, ipvs.Sync{})
+		k.expect(t, "start master", "start backup")
 		reconcile(t, s, Active, ipvs.Sync{})
 		k.expect(t)
 		time.Sleep(FlushTime)
 		settled(t, s, Active, ipvs.Sync{})
 		k.expect(t, "stop backup")
 		time.Sleep(time.Hour)
-		status := reconcile(t, s, Standby, ipvs.Sync{})
+		again(t, reconcile(t, s, Standby, ipvs.Sync{}), YieldTime)
+		time.Sleep(YieldTime)
+		again(t, reconcile(t, s, Standby, ipvs.Sync{}), FlushTime-YieldTime) // the whole of it
 		k.expect(t, "start backup")
-		if left := time.Until(status.Again); left != FlushTime {
-			t.Errorf("again in %v, want a whole %v", left, FlushTime)
-		}
+	})
+}
+
+// TestActiveAgainBeforeTheBackup: what a role that did not last left undone is no business
+// of the next.
+func TestActiveAgainBeforeTheBackup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel()
+		s := k.syncer(t)
+		settled(t, s, Active, ipvs.Sync{})
+		reconcile(t, s, Standby, ipvs.Sync{})
+		time.Sleep(YieldTime / 2)
+		settled(t, s, Active, ipvs.Sync{})
+		k.expect(t, "start master")
+		again(t, reconcile(t, s, Standby, ipvs.Sync{}), YieldTime)
 	})
 }
 
 func TestNoneStopsBothAtOnce(t *testing.T) {
-	k := newKernel()
-	s := k.syncer(t)
-	settled(t, s, Active, ipvs.Sync{})
-	reconcile(t, s, Standby, ipvs.Sync{})
-	k.ops = nil
-	settled(t, s, Standby, ipvs.Sync{Disabled: true})
-	k.expect(t, "stop backup", "stop master")
-	settled(t, s, None, ipvs.Sync{})
-	k.expect(t)
+	synctest.Test(t, func(t *testing.T) {
+		k := newKernel()
+		s := k.syncer(t)
+		settled(t, s, Active, ipvs.Sync{})
+		reconcile(t, s, Standby, ipvs.Sync{})
+		time.Sleep(YieldTime)
+		reconcile(t, s, Standby, ipvs.Sync{})
+		k.ops = nil
+		settled(t, s, Standby, ipvs.Sync{Disabled: true})
+		k.expect(t, "stop backup", "stop master")
+		settled(t, s, None, ipvs.Sync{})
+		k.expect(t)
+	})
 }
 
 func TestRestarts(t *testing.T) {

@@ -16,6 +16,13 @@ import (
 // master is to hear them.
 const FlushTime = 3 * time.Second
 
+// YieldTime is how long a backup waits that takes over from a master. To start it, the
+// kernel holds the lock of all interfaces and addresses for as long as a new thread takes
+// to come up (start_sync_thread holds RTNL): the VIPs are to be taken away first. Of what
+// the new master says it misses nothing below some 200 new connections a second, since
+// no message is full by then or 2 s old.
+const YieldTime = 100 * time.Millisecond
+
 // Kernel is what a Syncer needs of a kernel.
 type Kernel interface {
 	// Daemons returns the running daemons.
@@ -70,6 +77,7 @@ type Syncer struct {
 	save       func(Starts) error
 	unsaved    bool                           // starts differs from what was saved last
 	stopAt     map[ipvs.DaemonState]time.Time // when the daemon of a former role is to stop
+	backupAt   time.Time                      // no backup is started before
 	last       ipvs.DaemonState               // what was wanted at the last call; 0 = none, or there was none
 }
 
@@ -83,16 +91,16 @@ func New(kernel Kernel, interfaces Interfaces, starts Starts, save func(Starts) 
 }
 
 // Reconcile makes the kernel run want and no other daemon; with run false, none.
-// It starts before it stops: the daemon of the former role goes FlushTime later, but a
-// backup at once where the master's kernel would not forward beside it. A failing start
-// does not hold up the stop. It can be called at any time with any values.
+// It starts before it stops: a backup YieldTime after the role has changed; and the daemon
+// of the former role goes FlushTime later, but a backup at once where the master's kernel
+// would not forward beside it. A failing start does not hold up the stop. It can be called at any time with any values.
 func (s *Syncer) Reconcile(ctx context.Context, want ipvs.Daemon, run bool) Status {
 	var status Status
 	if status.Err = s.list(ctx, &status); status.Err != nil {
 		return status
 	}
 	var errs []error
-	if run {
+	if run && !s.yields(want.State, &status) {
 		errs = append(errs, s.ensure(ctx, want, &status))
 	}
 	for _, state := range []ipvs.DaemonState{ipvs.Backup, ipvs.Master} {
@@ -101,7 +109,7 @@ func (s *Syncer) Reconcile(ctx context.Context, want ipvs.Daemon, run bool) Stat
 			continue
 		}
 		if run && !s.flushed(state, want.State) {
-			status.Again = s.stopAt[state]
+			status.again(s.stopAt[state])
 			continue
 		}
 		errs = append(errs, s.stop(ctx, state, &status))
@@ -138,6 +146,29 @@ func (s *Status) running(state ipvs.DaemonState) (ipvs.Daemon, bool) {
 		}
 	}
 	return ipvs.Daemon{}, false
+}
+
+// again asks for a call at a time, unless there is to be one before.
+func (s *Status) again(at time.Time) {
+	if s.Again.IsZero() || at.Before(s.Again) {
+		s.Again = at
+	}
+}
+
+// yields reports whether the daemon that is wanted is a backup that is to wait.
+func (s *Syncer) yields(wanted ipvs.DaemonState, status *Status) bool {
+	if _, runs := status.running(wanted); runs || wanted != ipvs.Backup {
+		s.backupAt = time.Time{}
+		return false
+	}
+	if s.last == ipvs.Master {
+		s.backupAt = time.Now().Add(YieldTime)
+	}
+	if !time.Now().Before(s.backupAt) {
+		return false
+	}
+	status.again(s.backupAt)
+	return true
 }
 
 // flushed reports whether the daemon of a former role may be stopped. A backup that
