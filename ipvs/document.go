@@ -47,7 +47,7 @@ func (t Table) Settings() Document {
 // ErrInvalid.
 func (d Document) Table() (Table, error) {
 	var f fields
-	var b builder
+	var b Builder
 	var sync Sync
 	if d.Sync != nil {
 		sync = *d.Sync
@@ -72,12 +72,12 @@ func (d Document) Table() (Table, error) {
 			continue
 		}
 		seen[n.Key] = i
-		b.set(&n)
+		b.Set(&n)
 	}
 	if err := f.err(); err != nil {
 		return Table{}, err
 	}
-	t := b.table()
+	t := b.Table()
 	t.sync = sync
 	if d.Timeouts != nil {
 		t.timeouts = *d.Timeouts

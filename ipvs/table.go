@@ -42,21 +42,25 @@ func (c *counts) add(s *Service, n int) {
 // validated: a kernel may hold what this package would refuse. Of two services
 // with one key the last counts.
 func TableOf(services ...Service) Table {
-	b := builder{}
+	b := Builder{}
 	for _, s := range services {
 		n := s.Normalize()
-		b.set(&n)
+		b.Set(&n)
 	}
-	return b.table()
+	return b.Table()
 }
 
-// builder makes a table of services that it may keep.
-type builder struct {
+// Builder makes a table as TableOf does, but of one service after the other, and
+// without copying them: for large tables, whose services come that way. The zero value
+// has none.
+type Builder struct {
 	services *iradix.Txn[*Service]
 	counts   counts
 }
 
-func (b *builder) set(s *Service) {
+// Set adds s, which is in canonical form, see Service.Normalize, and which nobody
+// writes to any more. Of two services with one key the last counts.
+func (b *Builder) Set(s *Service) {
 	if b.services == nil {
 		b.services = iradix.New[*Service]().Txn()
 	}
@@ -65,7 +69,8 @@ func (b *builder) set(s *Service) {
 	b.counts.add(s, 1)
 }
 
-func (b *builder) table() Table {
+// Table returns the table of what was added. It ends the use of b.
+func (b *Builder) Table() Table {
 	if b.services == nil {
 		return Table{}
 	}
@@ -112,12 +117,12 @@ func (t Table) Service(k ServiceKey) *Service {
 // Bare returns the table as a kernel would hold it: its services in their bare
 // form, and no settings.
 func (t Table) Bare() Table {
-	b := builder{}
+	b := Builder{}
 	for s := range t.Services() {
 		bare := s.Bare()
-		b.set(&bare)
+		b.Set(&bare)
 	}
-	return b.table()
+	return b.Table()
 }
 
 // Same reports whether t and o are one table without looking at what is in it.

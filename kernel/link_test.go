@@ -394,7 +394,9 @@ func TestTableSkipsWhatVanished(t *testing.T) {
 
 // TestTableLosesNoneBesideWhatVanished has the last service vanish after the list.
 func TestTableLosesNoneBesideWhatVanished(t *testing.T) {
-	destination := appendDestination(nil, &ipvs.Destination{Addr: netip.MustParseAddrPort("10.9.0.21:80"), Forward: ipvs.Masq})
+	at := func(mark uint32) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, byte(mark >> 8), byte(mark)}), 80)
+	}
 	k := &fakeKernel{family: 32}
 	k.answer = func(cmd uint8) ([][]byte, error) {
 		switch {
@@ -407,6 +409,7 @@ func TestTableLosesNoneBesideWhatVanished(t *testing.T) {
 		case cmd == cmdGetDest && len(k.seen) == 1001:
 			return [][]byte{}, nil
 		case cmd == cmdGetDest:
+			destination := appendDestination(nil, &ipvs.Destination{Addr: at(uint32(len(k.seen) - 1)), Forward: ipvs.Masq})
 			return [][]byte{destination, destination}, nil
 		}
 		return nil, syscall.ESRCH
@@ -416,8 +419,8 @@ func TestTableLosesNoneBesideWhatVanished(t *testing.T) {
 		t.Fatalf("%d services, error %v", table.Len(), err)
 	}
 	for s := range table.Services() {
-		if len(s.Destinations) != 1 {
-			t.Errorf("%s has %d destinations, want 1", s.Key, len(s.Destinations))
+		if len(s.Destinations) != 1 || s.Destinations[0].Addr != at(s.Key.FWMark) {
+			t.Errorf("%s has destinations %v, want %s", s.Key, s.Destinations, at(s.Key.FWMark))
 		}
 	}
 }

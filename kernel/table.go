@@ -16,11 +16,8 @@ const (
 	// chunkSize is how many bytes of answers, some 200 destinations, are decoded at
 	// once.
 	chunkSize = 64 << 10
-	chunks    = 3 // one is being filled, one waits, one is being decoded
-
-	// For how many destinations room is made at once, and how few make it too little.
-	roomMade = 256
-	roomLeft = 16
+	chunkRoom = chunkSize + datagram // a chunk is handed on once it has chunkSize: few must grow
+	chunks    = 3                    // one is being filled, one waits, one is being decoded
 )
 
 // Table returns all virtual services with their destinations, as the kernel holds
@@ -29,7 +26,7 @@ const (
 //
 // It has a socket of its own: other calls, edits too, wait for 32 KiB of a list at
 // most, since the kernel works on one at a time, over however many sockets.
-// Meanwhile the answers before are decoded.
+// Meanwhile the answers before are decoded, and the table is built of them.
 func (c *Client) Table(ctx context.Context, opts ...TableOption) (ipvs.Table, error) {
 	pace := &pace{began: time.Now()}
 	for _, opt := range opts {
@@ -39,11 +36,12 @@ func (c *Client) Table(ctx context.Context, opts ...TableOption) (ipvs.Table, er
 	if err != nil {
 		return ipvs.Table{}, err
 	}
-	services = unique(services, func(s ipvs.Service) ipvs.ServiceKey { return s.Key })
+	services = unique(services, func(s *ipvs.Service) ipvs.ServiceKey { return s.Key })
 	full, empty := make(chan *chunk, chunks), make(chan *chunk, chunks) // sending never blocks
 	for range chunks {
 		empty <- &chunk{}
 	}
+	var table ipvs.Builder
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(full)
@@ -53,7 +51,7 @@ func (c *Client) Table(ctx context.Context, opts ...TableOption) (ipvs.Table, er
 		var room []ipvs.Destination
 		for u := range full {
 			var err error
-			if room, err = u.decode(room); err != nil {
+			if room, err = u.decode(room, &table); err != nil {
 				return err
 			}
 			u.reset()
@@ -64,13 +62,12 @@ func (c *Client) Table(ctx context.Context, opts ...TableOption) (ipvs.Table, er
 	if err := group.Wait(); err != nil {
 		return ipvs.Table{}, err
 	}
-	services = slices.DeleteFunc(services, func(s ipvs.Service) bool { return s.Key == ipvs.ServiceKey{} })
-	return ipvs.TableOf(services...), nil
+	return table.Table(), nil
 }
 
 // readServices returns the services without destinations.
-func readServices(ctx context.Context, l *link, pace *pace) ([]ipvs.Service, error) {
-	services := []ipvs.Service{}
+func readServices(ctx context.Context, l *link, pace *pace) ([]*ipvs.Service, error) {
+	var services []*ipvs.Service
 	r := Request{Op: OpServices}
 	err := list(ctx, l, r, func() { services = services[:0] }, func(payload []byte) error {
 		var raw rawService
@@ -78,39 +75,37 @@ func readServices(ctx context.Context, l *link, pace *pace) ([]ipvs.Service, err
 		if err != nil {
 			return malformed(r, err)
 		}
-		services = append(services, s)
+		services = append(services, &s)
 		return pace.read(ctx, len(payload))
 	})
 	return services, err
 }
 
-// collect asks for the destinations of services and hands the answers on, undecoded.
-// A service that is not there any more becomes the zero value.
-func collect(ctx context.Context, l *link, pace *pace, services []ipvs.Service, full chan<- *chunk, empty <-chan *chunk) error {
+// collect asks for the destinations of services and hands the answers on, undecoded,
+// with those services that are still there.
+func collect(ctx context.Context, l *link, pace *pace, services []*ipvs.Service, full chan<- *chunk, empty <-chan *chunk) error {
 	var u *chunk
-	for i := range services {
+	for i, s := range services {
 		if u == nil {
 			select {
 			case u = <-empty:
 			case <-ctx.Done(): // the decoder has failed, or the caller gave up
-				return opError(Request{Op: OpDestinations, Key: services[i].Key}, ctx.Err())
+				return opError(Request{Op: OpDestinations, Key: s.Key}, ctx.Err())
 			}
+			u.data = slices.Grow(u.data, chunkRoom)
 		}
-		s := &services[i]
 		there, err := gather(ctx, l, s.Key, u)
 		if err != nil {
 			return err
 		}
 		if there {
 			u.services, u.ends = append(u.services, s), append(u.ends, len(u.data))
-		} else {
-			*s = ipvs.Service{}
 		}
 		if size := len(u.data); size >= chunkSize || i == len(services)-1 {
 			full <- u
 			u = nil
 			if err := pace.read(ctx, size); err != nil { // while that is decoded
-				return opError(Request{Op: OpDestinations, Key: services[i].Key}, err)
+				return opError(Request{Op: OpDestinations, Key: s.Key}, err)
 			}
 		}
 	}
@@ -144,15 +139,14 @@ type chunk struct {
 
 func (u *chunk) reset() { u.services, u.ends, u.data = u.services[:0], u.ends[:0], u.data[:0] }
 
-// decode gives the services their destinations, in order, none of them twice. It
-// makes use of room and returns what is left of it.
-func (u *chunk) decode(room []ipvs.Destination) ([]ipvs.Destination, error) {
+// decode gives the services their destinations, in order, none of them twice, and
+// adds them to table. Its scratch space is room, which it returns, perhaps larger:
+// what a service keeps is as long as its list, and no part of something longer, which
+// it would keep alive in later tables that share the service.
+func (u *chunk) decode(room []ipvs.Destination, table *ipvs.Builder) ([]ipvs.Destination, error) {
 	start := 0
 	for i, s := range u.services {
-		if cap(room) < roomLeft {
-			room = make([]ipvs.Destination, 0, roomMade)
-		}
-		list := room
+		list := room[:0]
 		err := walk(u.data[start:u.ends[i]], func(typ uint16, data []byte) error {
 			if typ != attrDest {
 				return nil
@@ -168,8 +162,12 @@ func (u *chunk) decode(room []ipvs.Destination) ([]ipvs.Destination, error) {
 		start = u.ends[i]
 		slices.Reverse(list) // the newest come first: now they are in order but for exceptions
 		slices.SortFunc(list, func(a, b ipvs.Destination) int { return a.Addr.Compare(b.Addr) })
-		s.Destinations = slices.CompactFunc(list, func(a, b ipvs.Destination) bool { return a.Addr == b.Addr })
-		room = list[len(list):]
+		list = slices.CompactFunc(list, func(a, b ipvs.Destination) bool { return a.Addr == b.Addr })
+		if len(list) > 0 {
+			s.Destinations = slices.Clone(list)
+		}
+		table.Set(s)
+		room = list
 	}
 	return room, nil
 }
