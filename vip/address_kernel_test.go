@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +108,45 @@ func TestKernelLastSecond(t *testing.T) {
 			}
 			if shortest != 0 {
 				return fmt.Errorf("no address was seen with less than %v to live, so this test saw nothing", shortest)
+			}
+			return nil
+		})
+	}
+}
+
+// TestKernelFailures: of many changes in a few system calls each fails by itself, the last
+// in a call and others, and those that the kernel does not answer have been made.
+func TestKernelFailures(t *testing.T) {
+	for _, format := range []string{"10.9.1.%d/32", "2001:db8::1:%x/128"} {
+		b := newBench(t)
+		b.inside(b.director, func() error {
+			n, err := openNetwork()
+			if err != nil {
+				return err
+			}
+			defer n.close()
+			h, err := n.Look()
+			if err != nil {
+				return err
+			}
+			var all, there []change
+			for i := range 2 * maxBatch { // the last of one call is there, that of the other is not
+				all = append(all, change{kind: add, prefix: netip.MustParsePrefix(fmt.Sprintf(format, i+1)), index: h.links["eth0"].Index, life: time.Minute})
+				if i%3 == 0 {
+					there = append(there, all[i])
+				}
+			}
+			if errs := n.Apply(there); errs != nil {
+				return errors.Join(errs...)
+			}
+			for i, err := range n.Apply(all) {
+				if i%3 == 0 && !errors.Is(err, os.ErrExist) || i%3 != 0 && err != nil {
+					t.Errorf("%s, which is there: %t: %v", all[i].prefix, i%3 == 0, err)
+				}
+			}
+			now, err := n.Look()
+			if added := len(now.addresses) - len(h.addresses); err != nil || added != len(all) {
+				t.Errorf("%d addresses were added, of %d: %v", added, len(all), err)
 			}
 			return nil
 		})

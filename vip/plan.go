@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -41,7 +42,7 @@ func makePlan(h host, all []Address, owner bool, r rules) plan {
 	for _, l := range h.links {
 		names[l.Index] = l.Name
 	}
-	left := map[Address]time.Duration{} // of ours
+	left := make(map[Address]time.Duration, len(h.addresses)) // of ours
 	others := map[netip.Addr]Address{}
 	for _, ha := range h.addresses {
 		a := Address{Prefix: ha.Prefix, Interface: names[ha.Index]}
@@ -54,8 +55,8 @@ func makePlan(h host, all []Address, owner bool, r rules) plan {
 		others[ha.Prefix.Addr()] = a
 		p.foreign[ha.Prefix.Addr()] = true
 	}
-	wanted := map[Address]bool{}
-	seen := map[netip.Addr]bool{}
+	wanted := make(map[Address]bool, len(all))
+	seen := make(map[netip.Addr]bool, len(all))
 	for _, a := range all {
 		if seen[a.Addr()] {
 			p.problem(a, "it is listed twice")
@@ -88,6 +89,9 @@ func makePlan(h host, all []Address, owner bool, r rules) plan {
 			p.held = append(p.held, a)
 		}
 	}
+	// The kernel's own worker makes an IPv6 address usable after it was added, beside
+	// those that are added next.
+	slices.SortStableFunc(p.add, func(a, b Address) int { return cmp.Compare(b.Addr().BitLen(), a.Addr().BitLen()) })
 	for _, a := range p.ours {
 		if !wanted[a] {
 			p.remove = append(p.remove, a)

@@ -15,7 +15,7 @@ import (
 
 const (
 	// maxBatch bounds the changes in one system call: the kernel queues an answer for
-	// each, and drops what does not fit into the socket's buffer.
+	// each that fails, and drops what does not fit into the socket's buffer.
 	maxBatch = 64
 	// dumpTries is how often a dump is begun anew that changes interrupted.
 	dumpTries = 5
@@ -147,43 +147,88 @@ func (n *rtnetlink) Apply(changes []change) []error {
 	return errs
 }
 
-// batch carries out as many changes as one system call may hold.
+// batch carries out as many changes as one system call may hold. The kernel answers
+// those that fail, and the last in any case.
 func (n *rtnetlink) batch(changes []change) []error {
 	errs := make([]error, len(changes))
-	fail := func(from int, err error) []error {
+	if err := n.exchange(changes, errs); err != nil {
 		n.drop()
-		for i := from; i < len(errs); i++ {
-			errs[i] = fmt.Errorf("no answer: %w", err)
-		}
-		return errs
-	}
-	if err := n.dial(); err != nil {
-		return fail(0, err)
-	}
-	if err := n.conn.SetDeadline(time.Now().Add(netlinkTimeout)); err != nil {
-		return fail(0, err)
-	}
-	messages := make([]netlink.Message, len(changes))
-	for i, c := range changes {
-		messages[i] = c.message()
-	}
-	if _, err := n.conn.SendMessages(messages); err != nil {
-		return fail(0, err)
-	}
-	for i := range changes {
-		_, err := n.conn.Receive()
-		if errno, ok := errors.AsType[unix.Errno](err); ok && errno != unix.ENOBUFS {
-			errs[i] = errno
-		} else if err != nil {
-			return fail(i, err)
+		for i := range errs {
+			if errs[i] == nil {
+				errs[i] = fmt.Errorf("no answer: %w", err)
+			}
 		}
 	}
 	return errs
 }
 
+// exchange sends changes and notes what each failed with. An error says that the rest
+// is not known.
+func (n *rtnetlink) exchange(changes []change, errs []error) error {
+	if err := n.dial(); err != nil {
+		return err
+	}
+	if err := n.conn.SetDeadline(time.Now().Add(netlinkTimeout)); err != nil {
+		return err
+	}
+	messages := make([]netlink.Message, len(changes))
+	for i, c := range changes {
+		messages[i] = c.message()
+	}
+	last := len(messages) - 1
+	messages[last].Header.Flags |= netlink.Acknowledge
+	sent, err := n.conn.SendMessages(messages)
+	if err != nil {
+		return err
+	}
+	for {
+		sequence, failure, err := n.answer()
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(sent, func(m netlink.Message) bool { return m.Header.Sequence == sequence })
+		if i < 0 {
+			return errors.New("an answer to another request")
+		}
+		errs[i] = failure
+		if i == last {
+			return nil
+		}
+	}
+}
+
+// answer waits for one and returns the number of its request, and what that failed
+// with. The library has no word on which of many requests failed.
+func (n *rtnetlink) answer() (sequence uint32, failure, err error) {
+	raw, err := n.conn.SyscallConn()
+	if err != nil {
+		return 0, nil, err
+	}
+	const code = unix.SizeofNlMsghdr // struct nlmsgerr: what is negative failed
+	var buffer [code + 4]byte        // the rest, a copy of the request, is dropped
+	var size int
+	var failed error
+	if err := raw.Read(func(fd uintptr) bool {
+		size, _, failed = unix.Recvfrom(int(fd), buffer[:], unix.MSG_DONTWAIT)
+		return failed != unix.EAGAIN
+	}); err != nil {
+		return 0, nil, err
+	}
+	if failed != nil {
+		return 0, nil, failed
+	}
+	if size < len(buffer) || binary.NativeEndian.Uint16(buffer[4:]) != unix.NLMSG_ERROR {
+		return 0, nil, errors.New("an answer of another form")
+	}
+	if errno := -int32(binary.NativeEndian.Uint32(buffer[code:])); errno != 0 {
+		failure = unix.Errno(errno)
+	}
+	return binary.NativeEndian.Uint32(buffer[8:]), failure, nil
+}
+
 // message returns the request for c: struct ifaddrmsg and attributes.
 func (c change) message() netlink.Message {
-	m := netlink.Message{Header: netlink.Header{Type: unix.RTM_NEWADDR, Flags: netlink.Request | netlink.Acknowledge}}
+	m := netlink.Message{Header: netlink.Header{Type: unix.RTM_NEWADDR, Flags: netlink.Request}}
 	switch c.kind {
 	case add:
 		m.Header.Flags |= netlink.Create | netlink.Excl
@@ -203,21 +248,25 @@ func (c change) message() netlink.Message {
 		family = unix.AF_INET6
 		preferred = 0 // the host itself is not to speak from a VIP
 	}
+	address := c.prefix.Addr().AsSlice()
+	m.Data = make([]byte, 0, 128) // more than any is long
 	m.Data = append(m.Data, family, byte(c.prefix.Bits()), unix.IFA_F_NODAD, unix.RT_SCOPE_UNIVERSE)
 	m.Data = binary.NativeEndian.AppendUint32(m.Data, uint32(c.index))
-	e := netlink.NewAttributeEncoder()
-	e.Bytes(unix.IFA_LOCAL, c.prefix.Addr().AsSlice())
-	e.Bytes(unix.IFA_ADDRESS, c.prefix.Addr().AsSlice())
+	attribute := func(kind uint16, size int) { // of whole words
+		m.Data = binary.NativeEndian.AppendUint16(m.Data, uint16(unix.SizeofRtAttr+size))
+		m.Data = binary.NativeEndian.AppendUint16(m.Data, kind)
+	}
+	attribute(unix.IFA_LOCAL, len(address))
+	m.Data = append(m.Data, address...)
+	attribute(unix.IFA_ADDRESS, len(address))
+	m.Data = append(m.Data, address...)
 	if c.kind != remove {
-		e.Uint32(unix.IFA_FLAGS, flags)
-		life := binary.NativeEndian.AppendUint32(nil, preferred)
-		life = binary.NativeEndian.AppendUint32(life, uint32(c.life/time.Second))
-		e.Bytes(unix.IFA_CACHEINFO, append(life, make([]byte, 8)...)) // and two times that only the kernel sets
+		attribute(unix.IFA_FLAGS, 4)
+		m.Data = binary.NativeEndian.AppendUint32(m.Data, flags)
+		attribute(unix.IFA_CACHEINFO, 16)
+		m.Data = binary.NativeEndian.AppendUint32(m.Data, preferred)
+		m.Data = binary.NativeEndian.AppendUint32(m.Data, uint32(c.life/time.Second))
+		m.Data = append(m.Data, make([]byte, 8)...) // two times that only the kernel sets
 	}
-	attributes, err := e.Encode()
-	if err != nil {
-		panic(fmt.Sprintf("vip: %v", err)) // only for attributes longer than 64 KiB
-	}
-	m.Data = append(m.Data, attributes...)
 	return m
 }

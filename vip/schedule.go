@@ -80,16 +80,22 @@ func (s schedule) done(a netip.Addr, now time.Duration, timing Announce) {
 // due returns the addresses to announce at now, at most n: the longest due first, so that
 // none is announced again before all were once.
 func (s schedule) due(now time.Duration, n int) []netip.Addr {
-	var due []netip.Addr
+	type entry struct {
+		at time.Duration
+		a  netip.Addr
+	}
+	var entries []entry
 	for a, t := range s {
 		if t.at <= now {
-			due = append(due, a)
+			entries = append(entries, entry{t.at, a})
 		}
 	}
-	slices.SortFunc(due, func(a, b netip.Addr) int {
-		return cmp.Or(cmp.Compare(s[a].at, s[b].at), a.Compare(b))
-	})
-	return due[:min(len(due), n)]
+	slices.SortFunc(entries, func(a, b entry) int { return cmp.Or(cmp.Compare(a.at, b.at), a.a.Compare(b.a)) })
+	due := make([]netip.Addr, min(len(entries), n))
+	for i := range due {
+		due[i] = entries[i].a
+	}
+	return due
 }
 
 // next returns when the next announcement is due.
