@@ -15,8 +15,9 @@ import (
 	"github.com/ipvs-ha/ipvs-ha/kernel"
 )
 
-// manyTable has a service at each of 250 IPv4 and 50 IPv6 addresses.
-func manyTable() (table string, first, middle, last string) {
+// manyTable has a service at each of 250 IPv4 and 50 IPv6 addresses. It names the first and
+// the last of one family, and the last of the other.
+func manyTable() (table string, first4, last4, last6 string) {
 	var b strings.Builder
 	b.WriteString("services:\n")
 	for i := range 250 {
@@ -38,17 +39,17 @@ func TestManyVIPs(t *testing.T) {
 		n.config = manyConfig
 	}
 	l.startAll()
-	table, first, middle, last := manyTable()
+	table, first4, last4, last6 := manyTable()
 	l.awaitLeader().mustApply(vipTable, "apply", "-f", "-")
 	probes := []*probe{l.newProbe("10.9.0.100")}
 	one := l.move(probes)
 	probes[0].close()
 
 	l.awaitLeader().mustApply(table, "apply", "-f", "-")
-	probes = []*probe{l.newProbe(first), l.newProbeFrom(2, middle, "eth0"), l.newProbeFrom(3, last, "eth0")}
+	probes = []*probe{l.newProbe(first4), l.newProbeFrom(2, last4, "eth0"), l.newProbeFrom(3, last6, "eth0")}
 	many := l.move(probes)
 	for _, event := range []string{"transfer", "SIGTERM", "kill -9"} {
-		t.Logf("%s: one VIP %v, first, middle and last of 300 %v", event, one[event], many[event])
+		t.Logf("%s: one VIP %v, of 300 the first and the last of IPv4 and the last of IPv6 %v", event, one[event], many[event])
 	}
 }
 

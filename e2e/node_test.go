@@ -62,10 +62,14 @@ func (n *node) run() {
 	n.lab.t.Helper()
 	err := inNamespace(n.ns, func() error {
 		// A process inherits what the thread has that starts it.
-		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, n.nice); err != nil {
+		before, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+		if err == nil {
+			err = unix.Setpriority(unix.PRIO_PROCESS, 0, n.nice)
+		}
+		if err != nil {
 			return err
 		}
-		defer func() { _ = unix.Setpriority(unix.PRIO_PROCESS, 0, 0) }()
+		defer func() { _ = unix.Setpriority(unix.PRIO_PROCESS, 0, 20-before) }() // the kernel's answer is never negative
 		return n.cmd.Start()
 	})
 	if err != nil {

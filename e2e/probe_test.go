@@ -2,12 +2,14 @@ package e2e_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -116,6 +118,27 @@ func (l *lab) newProbeEvery(every time.Duration, number int, vip, device string)
 	p.done.Go(p.receive)
 	l.t.Cleanup(p.close)
 	return p
+}
+
+// hurry has the probes come before all else in the lab, for measurements: that one which
+// waited for a processor did not ask looks like a gap. What this process starts inherits it.
+func hurry(t testing.TB) {
+	t.Helper()
+	for range 2 { // a thread that was begun meanwhile
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, thread := range threads {
+			id, err := strconv.Atoi(thread.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Setpriority(unix.PRIO_PROCESS, id, -20); err != nil && !errors.Is(err, unix.ESRCH) {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 func (p *probe) close() {
