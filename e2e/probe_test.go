@@ -120,8 +120,9 @@ func (l *lab) newProbeEvery(every time.Duration, number int, vip, device string)
 	return p
 }
 
-// hurry has the probes come before all else in the lab, for measurements: that one which
-// waited for a processor did not ask looks like a gap. What this process starts inherits it.
+// hurry has probes and clients come before all else in the lab, for measurements: where
+// one waited for a processor and did not ask, it looks like a gap. What this process starts
+// inherits it.
 func hurry(t testing.TB) {
 	t.Helper()
 	for range 2 { // a thread that was begun meanwhile

@@ -136,9 +136,9 @@ func (k *Keeper) resign() {
 		k.shut()
 	}
 	if was {
+		k.publish()
 		k.listenFor()
 		k.log.Info("this host is not the owner of the VIPs any more", "addresses", len(k.held))
-		k.publish()
 	}
 }
 

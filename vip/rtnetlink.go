@@ -248,25 +248,21 @@ func (c change) message() netlink.Message {
 		family = unix.AF_INET6
 		preferred = 0 // the host itself is not to speak from a VIP
 	}
-	address := c.prefix.Addr().AsSlice()
-	m.Data = make([]byte, 0, 128) // more than any is long
 	m.Data = append(m.Data, family, byte(c.prefix.Bits()), unix.IFA_F_NODAD, unix.RT_SCOPE_UNIVERSE)
 	m.Data = binary.NativeEndian.AppendUint32(m.Data, uint32(c.index))
-	attribute := func(kind uint16, size int) { // of whole words
-		m.Data = binary.NativeEndian.AppendUint16(m.Data, uint16(unix.SizeofRtAttr+size))
-		m.Data = binary.NativeEndian.AppendUint16(m.Data, kind)
-	}
-	attribute(unix.IFA_LOCAL, len(address))
-	m.Data = append(m.Data, address...)
-	attribute(unix.IFA_ADDRESS, len(address))
-	m.Data = append(m.Data, address...)
+	e := netlink.NewAttributeEncoder()
+	e.Bytes(unix.IFA_LOCAL, c.prefix.Addr().AsSlice())
+	e.Bytes(unix.IFA_ADDRESS, c.prefix.Addr().AsSlice())
 	if c.kind != remove {
-		attribute(unix.IFA_FLAGS, 4)
-		m.Data = binary.NativeEndian.AppendUint32(m.Data, flags)
-		attribute(unix.IFA_CACHEINFO, 16)
-		m.Data = binary.NativeEndian.AppendUint32(m.Data, preferred)
-		m.Data = binary.NativeEndian.AppendUint32(m.Data, uint32(c.life/time.Second))
-		m.Data = append(m.Data, make([]byte, 8)...) // two times that only the kernel sets
+		e.Uint32(unix.IFA_FLAGS, flags)
+		life := binary.NativeEndian.AppendUint32(nil, preferred)
+		life = binary.NativeEndian.AppendUint32(life, uint32(c.life/time.Second))
+		e.Bytes(unix.IFA_CACHEINFO, append(life, make([]byte, 8)...)) // and two times that only the kernel sets
 	}
+	attributes, err := e.Encode()
+	if err != nil {
+		panic(fmt.Sprintf("vip: %v", err)) // only for attributes longer than 64 KiB
+	}
+	m.Data = append(m.Data, attributes...)
 	return m
 }
