@@ -198,13 +198,14 @@ func BenchmarkOrderOfDaemons(b *testing.B) {
 	for _, order := range []struct {
 		name                string
 		before, soon, later step // of the new active one: before its packets, lag after, FlushTime after
-		atOnce, flushed     step // of the former one: as its packets end, FlushTime after
+		atOnce, yields      step // of the former one: as its packets end, YieldTime after
+		flushed             step // and FlushTime after
 	}{
-		{"master, backup stopped, packets", both(start(ipvs.Master), stop(ipvs.Backup)), none, none, start(ipvs.Backup), stop(ipvs.Master)},
-		{"backup stopped, master, packets", both(stop(ipvs.Backup), start(ipvs.Master)), none, none, start(ipvs.Backup), stop(ipvs.Master)},
-		{"packets, both 30 ms later", none, both(start(ipvs.Master), stop(ipvs.Backup)), none, start(ipvs.Backup), stop(ipvs.Master)},
-		{"master, packets, backup stopped 3 s later", start(ipvs.Master), none, stop(ipvs.Backup), start(ipvs.Backup), stop(ipvs.Master)},
-		{"master, backup stopped, packets; former master stopped at once", both(start(ipvs.Master), stop(ipvs.Backup)), none, none, both(stop(ipvs.Master), start(ipvs.Backup)), none},
+		{"master, backup stopped, packets", both(start(ipvs.Master), stop(ipvs.Backup)), none, none, start(ipvs.Backup), none, stop(ipvs.Master)},
+		{"backup stopped, master, packets", both(stop(ipvs.Backup), start(ipvs.Master)), none, none, start(ipvs.Backup), none, stop(ipvs.Master)},
+		{"packets, both 30 ms later", none, both(start(ipvs.Master), stop(ipvs.Backup)), none, start(ipvs.Backup), none, stop(ipvs.Master)},
+		{"master, packets, backup stopped 3 s later", start(ipvs.Master), none, stop(ipvs.Backup), none, start(ipvs.Backup), stop(ipvs.Master)},
+		{"master, backup stopped, packets; former master stopped at once", both(start(ipvs.Master), stop(ipvs.Backup)), none, none, both(stop(ipvs.Master), start(ipvs.Backup)), none, none},
 	} {
 		b.Run(order.name, func(b *testing.B) {
 			l := newSwapLab(b)
@@ -230,6 +231,8 @@ func BenchmarkOrderOfDaemons(b *testing.B) {
 				began := time.Now()
 				time.Sleep(lag)
 				order.soon(b, next)
+				time.Sleep(time.Until(ended.Add(syncd.YieldTime)))
+				order.yields(b, former)
 				time.Sleep(time.Until(ended.Add(syncd.FlushTime)))
 				order.later(b, next)
 				order.flushed(b, former)
