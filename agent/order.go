@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ipvs-ha/ipvs-ha/ipvs"
 	"github.com/ipvs-ha/ipvs-ha/syncd"
 )
 
@@ -46,6 +47,28 @@ func (s stance) role() syncd.Role {
 
 // mayOwn reports whether this host may own the VIPs while its lease runs.
 func (s stance) mayOwn() bool { return s.leads && (s.daemons || s.overdue) }
+
+// awaitBackup gives the backup daemon of a former master time to start, which comes after
+// the VIPs have gone: a kernel hears of connections also while no agent runs.
+func (a *Agent) awaitBackup() {
+	patience := time.NewTimer(2 * syncd.YieldTime)
+	defer patience.Stop()
+	for {
+		rounds := a.loop.Changed()
+		runs := map[ipvs.DaemonState]bool{}
+		for _, d := range a.loop.Status().Daemons {
+			runs[d.State] = true
+		}
+		if runs[ipvs.Backup] || !runs[ipvs.Master] {
+			return
+		}
+		select {
+		case <-rounds:
+		case <-patience.C:
+			return
+		}
+	}
+}
 
 // A latch says whether something is so, and can be waited for.
 type latch struct {

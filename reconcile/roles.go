@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"time"
 
 	"github.com/ipvs-ha/ipvs-ha/syncd"
 )
@@ -36,15 +37,17 @@ func (l *Loop) newest() (Desired, uint64) {
 	return *l.desired, l.asked
 }
 
-// serveRole carries out the newest role in the middle of a round, which may be long: a
-// failover does not wait until a large table is written. The sync settings are those of
-// d's table, the one that is being written: the kernel may not bear others yet.
+// serveRole carries out the newest role in the middle of a round, which may be long, and
+// what of it was to wait: a failover does not wait until a large table is written. The sync
+// settings are those of d's table, the one that is being written: the kernel may not bear
+// others yet.
 //
 // The first backup waits all the same, since it binds the connections that it receives
 // only to services that exist.
 func (l *Loop) serveRole(ctx context.Context, d Desired) {
 	newest, number := l.newest()
-	if ctx.Err() != nil || l.believed.served && newest.Role == l.believed.role || !l.believed.served && newest.Role == syncd.Standby {
+	waits := l.rounds.daemons.IsZero() || time.Now().Before(l.rounds.daemons)
+	if ctx.Err() != nil || l.believed.served && newest.Role == l.believed.role && waits || !l.believed.served && newest.Role == syncd.Standby {
 		return
 	}
 	newest.Table = d.Table

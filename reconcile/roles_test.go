@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/ipvs-ha/ipvs-ha/kernel"
 	"github.com/ipvs-ha/ipvs-ha/kernel/memkernel"
@@ -107,6 +108,50 @@ func TestTheFirstBackupComesAfterTheTable(t *testing.T) {
 		synctest.Wait()
 		if !started {
 			t.Error("no daemon was started")
+		}
+	})
+}
+
+// TestYieldingBackupDoesNotWaitForALargeTable gives the role up while a kernel that takes a
+// millisecond for each change gets a large table: the backup is to start when it has waited
+// as long as it should, and not when all is written.
+func TestYieldingBackupDoesNotWaitForALargeTable(t *testing.T) {
+	large := manyServices(5 * maxBatch)
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		k := memkernel.New()
+		l, stop := runLoop(t, Config{Kernel: k, Interfaces: interfaces{"eth0": 2}, DataDir: dir})
+		defer stop()
+		active := desired(t, 1)
+		active.Role = syncd.Active
+		l.Set(active)
+		synctest.Wait()
+
+		standby, active := desired(t, 2, large...), desired(t, 2, large...)
+		active.Role = syncd.Active
+		changes, given := 0, 0
+		var started []int
+		k.Refuse(func(op, _ string) error {
+			switch op {
+			case kernel.OpStartDaemon:
+				started = append(started, changes-given)
+			case kernel.OpAddService, kernel.OpAddDestination:
+				time.Sleep(time.Millisecond)
+				if changes++; changes == 1 {
+					l.Set(standby)
+					given = changes
+				}
+			}
+			return nil
+		})
+		l.Set(active)
+		if err := l.WaitApplied(t.Context(), 2); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		// It is told of the role after one batch, and waits for less than another.
+		if want := 2*maxBatch - 1; len(started) != 1 || started[0] != want {
+			t.Errorf("the backup started after %v changes, want %d", started, want)
 		}
 	})
 }

@@ -18,9 +18,9 @@ const FlushTime = 3 * time.Second
 
 // YieldTime is how long a backup waits that takes over from a master. To start it, the
 // kernel holds the lock of all interfaces and addresses for as long as a new thread takes
-// to come up (start_sync_thread holds RTNL): the VIPs are to be taken away first. Of what
-// the new master says it misses nothing below some 200 new connections a second, since
-// no message is full by then or 2 s old.
+// to come up (start_sync_thread holds RTNL): the VIPs are to be taken away first. It
+// misses of the new master's messages those that are full by then, of some 25 connections
+// each; the others are sent when they are 2 s old.
 const YieldTime = 100 * time.Millisecond
 
 // Kernel is what a Syncer needs of a kernel.
@@ -77,7 +77,7 @@ type Syncer struct {
 	save       func(Starts) error
 	unsaved    bool                           // starts differs from what was saved last
 	stopAt     map[ipvs.DaemonState]time.Time // when the daemon of a former role is to stop
-	backupAt   time.Time                      // no backup is started before
+	backupAt   time.Time                      // no backup is started before; zero: it need not wait
 	last       ipvs.DaemonState               // what was wanted at the last call; 0 = none, or there was none
 }
 
@@ -91,9 +91,10 @@ func New(kernel Kernel, interfaces Interfaces, starts Starts, save func(Starts) 
 }
 
 // Reconcile makes the kernel run want and no other daemon; with run false, none.
-// It starts before it stops: a backup YieldTime after the role has changed; and the daemon
-// of the former role goes FlushTime later, but a backup at once where the master's kernel
-// would not forward beside it. A failing start does not hold up the stop. It can be called at any time with any values.
+// It starts before it stops: a backup YieldTime after the role has changed. The daemon of
+// the former role goes FlushTime after that change, but a backup at once where the
+// master's kernel would not forward beside it. A failing start does not hold up the stop.
+// It can be called at any time with any values.
 func (s *Syncer) Reconcile(ctx context.Context, want ipvs.Daemon, run bool) Status {
 	var status Status
 	if status.Err = s.list(ctx, &status); status.Err != nil {

@@ -131,7 +131,7 @@ func (n *rtnetlink) Look() (host, error) {
 const infinite = 1<<32 - 1
 
 // Apply implements network. Changes go out in batches: the kernel does each in the
-// order they have and answers each.
+// order they have.
 func (n *rtnetlink) Apply(changes []change) []error {
 	var errs []error
 	failed := false
