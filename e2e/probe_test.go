@@ -120,9 +120,9 @@ func (l *lab) newProbeEvery(every time.Duration, number int, vip, device string)
 	return p
 }
 
-// hurry has probes and clients come before all else in the lab, for measurements: where
-// one waited for a processor and did not ask, it looks like a gap. What this process starts
-// inherits it.
+// hurry gives probes and clients, for measurements, more of the processors than anybody
+// else in the lab has: where one waited and did not ask, it looks like a gap. It lasts as
+// long as this process, and what this process starts inherits it.
 func hurry(t testing.TB) {
 	t.Helper()
 	for range 2 { // a thread that was begun meanwhile
