@@ -326,6 +326,8 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestStopLeavesTheKernelAlone: the master daemon runs on, perhaps beside the backup of a
+// director that has given its role up.
 func TestStopLeavesTheKernelAlone(t *testing.T) {
 	nodes := start(t, memkernel.New())
 	n := nodes[0]
@@ -341,7 +343,7 @@ func TestStopLeavesTheKernelAlone(t *testing.T) {
 	})
 	n.stop()
 	daemons, err := n.kernel.Daemons(t.Context())
-	if !holds(t, n, web) || err != nil || len(daemons) != 1 || daemons[0].State != ipvs.Master {
+	if !holds(t, n, web) || err != nil || len(daemons) == 0 || daemons[0].State != ipvs.Master {
 		t.Errorf("after the stop: table held %t, daemons %v, %v", holds(t, n, web), daemons, err)
 	}
 }
