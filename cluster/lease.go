@@ -48,6 +48,7 @@ type leaseRequest struct {
 type leaseRelease struct {
 	Term uint64        `json:"term"` // as in leaseRequest
 	Sent time.Duration `json:"sent"`
+	Why  string        `json:"why,omitempty"` // in words
 }
 
 // runLease keeps this node's lease while it leads, and has it succeed a leader whose
@@ -176,8 +177,8 @@ func (n *Node) askGrant(ctx context.Context, s raft.Server, request leaseRequest
 	}
 	said.Fitness = said.bounded()
 	if said.Passed {
-		n.guard.release(string(s.ID), request.Term, 0) // all that it had before that term
 		n.tenures.freed(n.nameOf(string(s.ID)), bounded(said.Why), n.cfg.Now())
+		n.guard.release(string(s.ID), request.Term, 0) // all that it had before that term
 	}
 	n.lease.mu.Lock()
 	if n.lease.term == request.Term {
@@ -245,8 +246,8 @@ func (n *Node) answerRelease(from string, body []byte) error {
 	if err := json.Unmarshal(body, &release); err != nil {
 		return err
 	}
+	n.tenures.freed(n.nameOf(from), bounded(release.Why), n.cfg.Now()) // before it may have the lease
 	n.guard.release(from, release.Term, release.Sent)
-	n.tenures.freed(n.nameOf(from), "", n.cfg.Now())
 	ping(n.pingLease) // this node leads already, and waits for the end of its promise
 	return nil
 }

@@ -123,7 +123,7 @@ func (n *Node) passOn(from string, term uint64) (why string, passed bool) {
 		return "", false
 	}
 	l.released = true
-	release := leaseRelease{Term: l.term, Sent: n.cfg.Now()}
+	release := leaseRelease{Term: l.term, Sent: n.cfg.Now(), Why: p.why}
 	n.tenures.lost(release.Sent, Tenure{Fall: Given, Heir: p.name, Why: p.why})
 	n.tellLease(0)
 	l.mu.Unlock()

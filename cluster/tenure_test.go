@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -141,5 +142,26 @@ func TestTenuresTell(t *testing.T) {
 	}
 	if !slices.Equal(told, want) {
 		t.Errorf("told %q\nwant %q", told, want)
+	}
+}
+
+// TestReleaseSaysWhy: the word that a lease was given up may come before the answer to the
+// request for it, to an heir that was told no reason before.
+func TestReleaseSaysWhy(t *testing.T) {
+	t.Parallel()
+	_, _, nodes := leased(t, nil)
+	former, heir := nodes[0], nodes[1]
+	eventually(t, "name", func() bool { return heir.nameOf(former.id) == former.cfg.Node })
+	x := &heir.tenures
+	x.called(former.cfg.Node, heir.cfg.Now())
+	x.elected(1, heir.cfg.Now(), time.Hour) // of an old term: nothing else comes of it
+	body, err := json.Marshal(leaseRelease{Sent: former.cfg.Now(), Why: "d1 stops"})
+	if err == nil {
+		err = heir.answerRelease(former.id, body)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if err != nil || x.current.Reason != "d1 stops" || x.current.Freed == 0 {
+		t.Errorf("%+v, error %v", x.current, err)
 	}
 }
