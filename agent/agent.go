@@ -142,7 +142,8 @@ func Run(ctx context.Context, cfg configs.Config, opts Options) error {
 		err := node.Run(ctx)
 		if errors.Is(err, cluster.ErrDiskStalled) {
 			stalled <- err
-		} else if a.loop != nil {
+		}
+		if err == nil && a.loop != nil {
 			a.awaitBackup()
 		}
 		return err

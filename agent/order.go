@@ -51,6 +51,7 @@ func (s stance) mayOwn() bool { return s.leads && (s.daemons || s.overdue) }
 // awaitBackup gives the backup daemon of a former master time to start, which comes after
 // the VIPs have gone: a kernel hears of connections also while no agent runs.
 func (a *Agent) awaitBackup() {
+	a.wake() // nobody else may tell of the end of a role that no other node takes
 	patience := time.NewTimer(2 * syncd.YieldTime)
 	defer patience.Stop()
 	for {

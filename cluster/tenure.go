@@ -97,12 +97,12 @@ func (t *tenures) called(former string, now time.Duration) {
 }
 
 // freed notes that former, which has made this node leader, has given its lease up, and
-// why, if it says so now.
+// why, if it says so now. It may say it twice.
 func (t *tenures) freed(former, reason string, now time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c := &t.current; c.Rise == Handover && c.Former == former && c.Leased == 0 {
-		c.Freed, c.Reason = now, cmp.Or(c.Reason, reason)
+		c.Freed, c.Reason = cmp.Or(c.Freed, now), cmp.Or(c.Reason, reason)
 	}
 }
 

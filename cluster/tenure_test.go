@@ -131,6 +131,7 @@ func TestTenuresTell(t *testing.T) {
 	x.called("d1", 700)
 	x.elected(7, 701, 100)
 	x.freed("d1", "", 702)
+	x.freed("d1", "again", 703)
 	x.leased(703)
 	x.freed("d1", "too late", 704)
 	if x.current.Reason != "it stops" || x.current.Stood != 700 || x.current.Freed != 702 {

@@ -46,7 +46,8 @@ func (l *Loop) newest() (Desired, uint64) {
 // only to services that exist.
 func (l *Loop) serveRole(ctx context.Context, d Desired) {
 	newest, number := l.newest()
-	waits := l.rounds.daemons.IsZero() || time.Now().Before(l.rounds.daemons)
+	again := l.believed.daemons.Again
+	waits := again.IsZero() || time.Now().Before(again)
 	if ctx.Err() != nil || l.believed.served && newest.Role == l.believed.role && waits || !l.believed.served && newest.Role == syncd.Standby {
 		return
 	}
