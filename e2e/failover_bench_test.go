@@ -137,7 +137,6 @@ func BenchmarkFailover(b *testing.B) {
 		b.Fatal(err)
 	}
 	version, _, _ := strings.Cut(string(keepalived), "\n")
-	hurry(b)
 	var table, notes strings.Builder
 	for _, pair := range []struct{ profile, advert string }{{"lan", "1"}, {"fast", "0.1"}} {
 		b.Run(pair.profile, func(b *testing.B) {
