@@ -56,11 +56,7 @@ func (a *Agent) awaitBackup() {
 	defer patience.Stop()
 	for {
 		rounds := a.loop.Changed()
-		runs := map[ipvs.DaemonState]bool{}
-		for _, d := range a.loop.Status().Daemons {
-			runs[d.State] = true
-		}
-		if runs[ipvs.Backup] || !runs[ipvs.Master] {
+		if daemons := a.loop.Status().Daemons; len(daemons) != 1 || daemons[0].State != ipvs.Master {
 			return
 		}
 		select {

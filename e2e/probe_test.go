@@ -120,7 +120,7 @@ func (l *lab) newProbeEvery(every time.Duration, number int, vip, device string)
 	return p
 }
 
-// hurry gives probes and clients, for measurements, more of the processors than anybody
+// hurry gives probes, for measurements, more of the processors than anybody
 // else in the lab has: where one waited and did not ask, it looks like a gap. It lasts as
 // long as this process, and what this process starts inherits it.
 func hurry(t testing.TB) {

@@ -185,8 +185,8 @@ func (c cluster) awaitWhole() {
 	})
 }
 
-// mounting is held while a file becomes a device: mount asks the kernel for a free one
-// and then takes it, and of two at once one finds it taken.
+// mounting is held while a file becomes a device: mount looks for a free one and then
+// takes it, and of two at once one may find it taken.
 var mounting sync.Mutex
 
 // ownDisk gives the node a file system of its own for its files.

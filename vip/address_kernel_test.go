@@ -72,16 +72,7 @@ func TestKernelForeignAddresses(t *testing.T) {
 func TestKernelLastSecond(t *testing.T) {
 	for _, format := range []string{"10.9.1.%d/32", "2001:db8::1:%d/128"} {
 		b := newBench(t)
-		b.inside(b.director, func() error {
-			n, err := openNetwork()
-			if err != nil {
-				return err
-			}
-			defer n.close()
-			h, err := n.Look()
-			if err != nil {
-				return err
-			}
+		b.network(func(n *rtnetlink, h host) error {
 			ours := map[netip.Prefix]bool{}
 			shortest := addressLife
 			for begun := boottime.Now(); boottime.Now()-begun < 5*time.Second; {
@@ -119,16 +110,7 @@ func TestKernelLastSecond(t *testing.T) {
 func TestKernelFailures(t *testing.T) {
 	for _, format := range []string{"10.9.1.%d/32", "2001:db8::1:%x/128"} {
 		b := newBench(t)
-		b.inside(b.director, func() error {
-			n, err := openNetwork()
-			if err != nil {
-				return err
-			}
-			defer n.close()
-			h, err := n.Look()
-			if err != nil {
-				return err
-			}
+		b.network(func(n *rtnetlink, h host) error {
 			var all, there []change
 			for i := range 2 * maxBatch { // the last of one call is there, that of the other is not
 				all = append(all, change{kind: add, prefix: netip.MustParsePrefix(fmt.Sprintf(format, i+1)), index: h.links["eth0"].Index, life: time.Minute})

@@ -204,6 +204,23 @@ func (b *bench) inside(ns string, do func() error) {
 	}
 }
 
+// network calls do with the director's interfaces and addresses, and a look at them.
+func (b *bench) network(do func(n *rtnetlink, h host) error) {
+	b.t.Helper()
+	b.inside(b.director, func() error {
+		n, err := openNetwork()
+		if err != nil {
+			return err
+		}
+		defer n.close()
+		h, err := n.Look()
+		if err != nil {
+			return err
+		}
+		return do(n, h)
+	})
+}
+
 // hints returns what a socket of the director says of changes.
 func (b *bench) hints(open func() (events, error)) <-chan struct{} {
 	b.t.Helper()
