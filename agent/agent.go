@@ -43,8 +43,10 @@ type Options struct {
 type Keeper interface {
 	Run(ctx context.Context) error
 	Set(all []vip.Address, until time.Duration)
+	Prepare(soon time.Duration)
 	Status() vip.Status
 	Changed() <-chan struct{}
+	Resigned() <-chan struct{}
 }
 
 // Agent is one node. It implements api.Agent.
@@ -221,6 +223,7 @@ func (a *Agent) clusterConfig() cluster.Config {
 		Fitness:    fitness,
 
 		NoSuccession:  !a.cfg.Cluster.Succession,
+		OnStand:       a.prepareVIPs,
 		BeforeLease:   a.beforeLease,
 		BeforeRelease: a.beforeRelease,
 		OnTenure:      a.onTenure,

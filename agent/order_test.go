@@ -33,6 +33,7 @@ type stage struct {
 	steps   []string
 	wished  bool // somebody wants this host to own the VIPs
 	owner   bool
+	soon    bool // it is to be prepared
 	changed chan struct{}
 }
 
@@ -91,13 +92,24 @@ func (s *stage) Set(_ []vip.Address, until time.Duration) {
 		s.wished = wishes
 		if wishes {
 			s.owner = true
-			s.steps = append(s.steps, "own")
+			step := "own"
+			if s.soon {
+				step = "own what is prepared"
+			}
+			s.steps = append(s.steps, step)
 		} else {
 			s.steps = append(s.steps, "yield")
 			s.owner = s.jammed
 		}
 		s.notify()
 	}
+}
+
+func (s *stage) Prepare(time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.soon = true
+	s.notify()
 }
 
 // forget forgets all steps so far.
@@ -129,8 +141,10 @@ func (s *stage) notify() {
 func (s *stage) Status() vip.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return vip.Status{Owner: s.owner, Fence: vip.FenceShut}
+	return vip.Status{Owner: s.owner, Prepared: s.soon, Fence: vip.FenceShut}
 }
+
+func (s *stage) Resigned() <-chan struct{} { return s.Changed() }
 
 func (s *stage) Changed() <-chan struct{} {
 	s.mu.Lock()
@@ -242,7 +256,7 @@ func TestVIPsThenDaemons(t *testing.T) {
 	if err := nodes[former].client.Transfer(t.Context(), nodes[next].name); err != nil {
 		t.Fatal(err)
 	}
-	stages[next].await(t, "start master", "own", "stop backup")
+	stages[next].await(t, "start master", "own what is prepared", "stop backup")
 	stages[former].await(t, "yield", "start backup", "stop master")
 
 	stages[next].jam()

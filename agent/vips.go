@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ipvs-ha/ipvs-ha/api"
+	"github.com/ipvs-ha/ipvs-ha/boottime"
 	"github.com/ipvs-ha/ipvs-ha/configs"
 	"github.com/ipvs-ha/ipvs-ha/ipvs"
 	"github.com/ipvs-ha/ipvs-ha/vip"
@@ -116,19 +117,40 @@ func (a *Agent) ownerChanged() <-chan struct{} {
 	return a.keeper.Changed()
 }
 
-// beforeLease waits until the daemons of the active director run.
+// prepareVIPs has the VIPs there, behind the shut fence, for a lease that may come. When
+// none does they are gone again after the length of one.
+func (a *Agent) prepareVIPs() {
+	if a.keeper != nil {
+		a.keeper.Prepare(boottime.Now() + a.cfg.Cluster.Timings().Lease)
+	}
+}
+
+// beforeLease waits until the daemons of the active director run, and the VIPs are there
+// behind the shut fence.
 func (a *Agent) beforeLease(ctx context.Context) {
+	a.prepareVIPs()
 	for a.loop != nil {
+		owning := a.ownerChanged()
 		prepared, changed := a.prepared.get()
-		if prepared {
+		if prepared && a.vipsPrepared() {
 			return
 		}
 		select {
 		case <-changed:
+		case <-owning:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// vipsPrepared reports whether there is nothing to be done for the VIPs before the lease.
+func (a *Agent) vipsPrepared() bool {
+	if a.keeper == nil || a.cfg.VIP.Fence != configs.NFT {
+		return true
+	}
+	s := a.keeper.Status()
+	return s.Prepared || s.MayServe()
 }
 
 // beforeRelease waits until no packet for a VIP is accepted here any more; onLease
@@ -140,11 +162,15 @@ func (a *Agent) beforeRelease(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	for {
-		changed, s := a.keeper.Changed(), a.keeper.Status()
+		resigned, changed, s := a.keeper.Resigned(), a.keeper.Changed(), a.keeper.Status()
 		if !s.MayServe() && (s.Fence == vip.FenceShut || s.HeldCount == 0) {
 			return nil
 		}
+		if s.MayServe() {
+			changed = nil
+		}
 		select {
+		case <-resigned:
 		case <-changed:
 		case <-ctx.Done():
 			return fmt.Errorf("the VIPs are still owned after %s", releaseTimeout)

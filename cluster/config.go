@@ -74,6 +74,9 @@ type Config struct {
 	// until which this node certainly has the only lease; 0: it has none, from now on.
 	// It must not block. May be nil.
 	OnLease func(until time.Duration)
+	// OnStand is called when this node stands for election, because no lease runs any more
+	// as far as a majority of the voters knows. It must not block. May be nil.
+	OnStand func()
 	// BeforeLease is called when this node was made leader while its predecessor still
 	// has the lease, which that one gives up when this call returns, or a third of
 	// Profile.Lease later, when ctx ends. May be nil.
@@ -155,6 +158,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.OnTenure == nil {
 		c.OnTenure = func(Tenure) {}
+	}
+	if c.OnStand == nil {
+		c.OnStand = func() {}
 	}
 	if c.BeforeLease == nil {
 		c.BeforeLease = func(context.Context) {}

@@ -51,6 +51,10 @@ type leaseRelease struct {
 	Why  string        `json:"why,omitempty"` // in words
 }
 
+// leaseStep is the least by which a lease is renewed: all voters' answers to one round
+// were asked for at almost the same time.
+const leaseStep = time.Millisecond
+
 // runLease keeps this node's lease while it leads, and has it succeed a leader whose
 // lease has ended while it follows.
 func (n *Node) runLease(ctx context.Context) error {
@@ -287,7 +291,7 @@ func (n *Node) renewLease(term uint64) {
 	length := n.cfg.Profile.Lease
 	until := sent[majority-1] + length - length/timing.Drift - timing.FenceLateness
 	now := n.cfg.Now()
-	renewed := until > l.until && until > now
+	renewed := until >= l.until+leaseStep && until > now
 	if renewed {
 		if l.until != 0 && l.until <= now {
 			n.noteLapse(now) // too short a one for leaseRound to see

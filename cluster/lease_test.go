@@ -120,11 +120,16 @@ func awaitHolder(t *testing.T, w *watch, former string, nodes []*running) (since
 // TestLeaseMovesAtItsEnd: the successor does not wait for raft's timers.
 func TestLeaseMovesAtItsEnd(t *testing.T) {
 	t.Parallel()
-	_, w, nodes := leased(t, nil)
+	var stood atomic.Int32
+	_, w, nodes := leased(t, func(c *Config) { c.OnStand = func() { stood.Add(1) } })
+	stood.Store(0)
 	began := boottime.Now()
 	nodes[0].cut()
 	took := awaitHolder(t, w, nodes[0].cfg.Node, nodes[1:]) - began
 	t.Logf("%v after the leader was cut off", took)
+	if stood.Load() == 0 {
+		t.Error("nobody was told that it stands for election")
+	}
 	if took < leaseProfile.Lease/2 {
 		t.Errorf("the next lease began after %v, before the former could have ended", took)
 	}

@@ -64,6 +64,7 @@ func (n *Node) succeedLeader(ctx context.Context) {
 	}
 	n.log.Info("the leader's lease has ended; this node stands for election", "leader", n.book.get(to).Name)
 	n.tenures.stands(n.nameOf(to), until, now)
+	n.cfg.OnStand()
 	s.next = now + n.cfg.Profile.Heartbeat // raft's timers are next
 	header := n.rpcHeader()
 	n.toRaft(ctx, raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: header}, RespChan: make(chan raft.RPCResponse, 1)})

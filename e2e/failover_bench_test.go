@@ -36,10 +36,14 @@ func newContestant(name string, s system) *contestant {
 	l.realServer("r1", "10.9.0.21", "10.9.0.100")
 	l.realServer("r2", "10.9.0.22", "10.9.0.100")
 	c := &contestant{name: name, system: s}
+	for _, n := range l.nodes {
+		n.nice = 0 // as the clients: on two processors whoever comes first makes the others late
+	}
 	l.host(c.client(), "10.9.0.51")
 	s.start()
 	c.held = l.hold(c.client(), 50, benchService)
 	c.held.replace = true
+	c.held.rests.Store(true)
 	return c
 }
 
@@ -60,6 +64,8 @@ const hangs = 5 * time.Second
 // suffer measures one event.
 func (c *contestant) suffer(what event) (o outcome) {
 	l := c.net()
+	c.held.rests.Store(false)
+	defer c.held.rests.Store(true) // while another's event is measured
 	c.awaitWhole()
 	c.held.awaitMature()
 	p := l.newProbe("10.9.0.100")

@@ -22,15 +22,20 @@ type newcomers struct {
 func (l *lab) newcomers(ns string, every time.Duration, to ...netip.AddrPort) *newcomers {
 	n := &newcomers{stop: make(chan struct{}), served: map[netip.AddrPort][]time.Time{}, all: map[netip.AddrPort][]time.Time{}}
 	n.done.Go(func() {
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		for i := 0; ; i++ {
-			select {
-			case <-n.stop:
-				return
-			case <-tick.C:
-				n.done.Go(func() { n.come(ns, to[i%len(to)]) })
+		err := inNamespace(ns, func() error {
+			tick := time.NewTicker(every)
+			defer tick.Stop()
+			for i := 0; ; i++ {
+				select {
+				case <-n.stop:
+					return nil
+				case <-tick.C:
+					n.come(to[i%len(to)])
+				}
 			}
+		})
+		if err != nil {
+			l.t.Errorf("newcomers in %s: %v", ns, err)
 		}
 	})
 	l.t.Cleanup(n.close)
@@ -47,7 +52,8 @@ func (n *newcomers) close() {
 	n.done.Wait()
 }
 
-func (n *newcomers) come(ns string, to netip.AddrPort) {
+// come connects from the network namespace of this thread.
+func (n *newcomers) come(to netip.AddrPort) {
 	came := time.Now()
 	note := func(list map[netip.AddrPort][]time.Time) {
 		n.mu.Lock()
@@ -55,14 +61,16 @@ func (n *newcomers) come(ns string, to netip.AddrPort) {
 		list[to] = append(list[to], came)
 	}
 	note(n.all)
-	conn, err := connect(ns, to)
+	conn, err := dial(to)
 	if err != nil {
 		return
 	}
-	defer conn.Close()
-	if ping(conn, 0, attemptTime) == nil {
-		note(n.served)
-	}
+	n.done.Go(func() {
+		defer conn.Close()
+		if ping(conn, 0, attemptTime) == nil {
+			note(n.served)
+		}
+	})
 }
 
 // gap returns the longest time between from and to in which nobody came who was

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ import (
 
 const (
 	pingInterval = 100 * time.Millisecond // of a held connection
+	restInterval = time.Second            // of one that rests
 	deadAfter    = 10 * time.Second       // without an echo
 	attemptTime  = 250 * time.Millisecond // in which a newcomer is served, or is not
 )
@@ -48,10 +50,18 @@ func (l *lab) serve(ns string) {
 	}()
 }
 
-// connect starts a TCP connection from a host. Reads and writes wait until it is
-// there, and fail when it is refused.
-func connect(ns string, to netip.AddrPort) (*os.File, error) {
-	var fd int
+// connect starts a TCP connection from a host.
+func connect(ns string, to netip.AddrPort) (conn *os.File, err error) {
+	err = inNamespace(ns, func() (err error) {
+		conn, err = dial(to)
+		return err
+	})
+	return conn, err
+}
+
+// dial starts a TCP connection from the network namespace of this thread. Reads and
+// writes wait until it is there, and fail when it is refused.
+func dial(to netip.AddrPort) (*os.File, error) {
 	family := unix.AF_INET
 	var address unix.Sockaddr = &unix.SockaddrInet4{Port: int(to.Port())}
 	if to.Addr().Is4() {
@@ -60,12 +70,9 @@ func connect(ns string, to netip.AddrPort) (*os.File, error) {
 		family = unix.AF_INET6
 		address = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
 	}
-	err := inNamespace(ns, func() (err error) {
-		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		return err
-	})
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("socket in %s: %w", ns, err)
+		return nil, fmt.Errorf("socket for %s: %w", to, err)
 	}
 	// A client that goes leaves nothing behind: its ports would run out.
 	err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
@@ -107,6 +114,7 @@ func ping(conn *os.File, number uint64, within time.Duration) error {
 type connection struct {
 	to     netip.AddrPort
 	conn   *os.File
+	rests  *atomic.Bool
 	from   string    // address and port, known with the first echo
 	opened time.Time // when the client asked for it
 
@@ -132,7 +140,11 @@ func (c *connection) run() {
 			c.from = localAddress(c.conn)
 		}
 		c.mu.Unlock()
-		time.Sleep(time.Until(sent.Add(pingInterval)))
+		next := sent.Add(pingInterval)
+		if c.rests.Load() {
+			next = sent.Add(restInterval)
+		}
+		time.Sleep(time.Until(next))
 	}
 }
 
@@ -173,6 +185,7 @@ type held struct {
 	replace  bool
 	replaced int
 
+	rests atomic.Bool // they send seldom: nobody looks at them
 	pause chan bool
 	stop  chan struct{}
 	done  sync.WaitGroup
@@ -237,7 +250,7 @@ func (h *held) renew() {
 		return err != nil
 	})
 	for range 1 + min(20, max(0, h.count-len(h.conns))) {
-		c := &connection{to: h.to[h.next%len(h.to)], opened: time.Now()}
+		c := &connection{to: h.to[h.next%len(h.to)], rests: &h.rests, opened: time.Now()}
 		h.next++
 		var err error
 		if c.conn, err = connect(h.ns, c.to); err != nil {

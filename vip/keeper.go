@@ -65,6 +65,7 @@ type Keeper struct {
 	holding  map[netip.Addr]link // what is ours to announce; never written to
 	status   Status
 	changed  chan struct{} // closed when status changes
+	resigned chan struct{} // closed when that says that nothing is served any more
 }
 
 // wishes are what Set said.
@@ -72,7 +73,11 @@ type wishes struct {
 	all     []Address
 	version uint64 // of all; 0 = Set was not called yet
 	until   time.Duration
+	soon    time.Duration // see Prepare
 }
+
+// end is when the addresses are not wanted here any more.
+func (w wishes) end() time.Duration { return max(w.until, w.soon) }
 
 // parts are the ways to the kernel.
 type parts struct {
@@ -104,7 +109,7 @@ func New(c Config) (*Keeper, error) {
 		fenced: c.Fence, allow: c.Allow, now: c.Now, log: c.Logger, timing: c.Announce.withDefaults(),
 		pingC: make(chan struct{}, 1), claimer: newClaimer(claims, save, c.Logger), gateways: newGateways(c.Logger),
 		covered: map[netip.Addr]bool{}, fenceState: FenceUnknown, failures: map[string]error{},
-		foreign: map[netip.Addr]net.HardwareAddr{}, status: Status{Fence: FenceUnknown}, changed: make(chan struct{}),
+		foreign: map[netip.Addr]net.HardwareAddr{}, status: Status{Fence: FenceUnknown}, changed: make(chan struct{}), resigned: make(chan struct{}),
 		connect: func(h heard) (parts, error) { return connect(c.Fence, h) },
 	}
 	k.claimer.changed, k.gateways.changed = k.look, k.look
@@ -155,11 +160,31 @@ func connect(fenced bool, h heard) (parts, error) {
 // values win. A lease is renewed by calling Set again before it ends.
 func (k *Keeper) Set(all []Address, until time.Duration) {
 	k.mu.Lock()
-	if k.wishes.version == 0 || !slices.Equal(all, k.wishes.all) {
+	more := k.wishes.version == 0 || !slices.Equal(all, k.wishes.all)
+	if more {
 		k.wishes.all = slices.Clone(all)
 		k.wishes.version++
 	}
+	news := more || until != k.wishes.until
+	if until == 0 && k.wishes.until != 0 {
+		k.wishes.soon = 0 // that was what it was for
+	}
 	k.wishes.until = until
+	k.mu.Unlock()
+	if news { // a standby hears many times a second that it is one
+		k.ping()
+	}
+}
+
+// Prepare says that this host may become the owner before a time since boot. Until then
+// it has the addresses already, behind a shut fence: to add hundreds takes a while. With
+// no fence it does nothing. The newest value wins.
+func (k *Keeper) Prepare(soon time.Duration) {
+	if !k.fenced {
+		return
+	}
+	k.mu.Lock()
+	k.wishes.soon = soon
 	k.mu.Unlock()
 	k.ping()
 }

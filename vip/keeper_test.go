@@ -111,6 +111,98 @@ func TestTakesOverWithoutALook(t *testing.T) {
 	}
 }
 
+// An owner to be has the addresses before the lease, behind a shut fence.
+func TestPrepare(t *testing.T) {
+	t.Run("then own", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			all := addresses(vip4, vip6)
+			k.Set(all, 0)
+			time.Sleep(2 * lookGap)
+			h.take()
+			k.Prepare(h.now() + 300*time.Millisecond)
+			if ops := h.take(); !slices.Equal(ops, []string{"add " + vip6, "add " + vip4}) {
+				t.Errorf("ops %v", ops)
+			}
+			if s := k.Status(); !s.Prepared || s.MayServe() || s.Fence != FenceShut || h.open("10.9.0.100") {
+				t.Errorf("prepared: %+v", s)
+			}
+			time.Sleep(100 * time.Millisecond)
+			k.Set(all, h.now()+300*time.Millisecond)
+			h.expect(t, "permit 300ms")
+			if s := k.Status(); s.Prepared || !s.Owner || s.HeldCount != 2 {
+				t.Errorf("owner: %+v", s)
+			}
+			k.Set(all, 0) // before the time that it was prepared for
+			h.expect(t, "shut", "remove "+vip4, "remove "+vip6)
+			time.Sleep(time.Second)
+			h.expect(t)
+		})
+	})
+	t.Run("in vain", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			k.Set(addresses(vip4), 0)
+			time.Sleep(2 * lookGap)
+			h.take()
+			k.Prepare(h.now() + 300*time.Millisecond)
+			time.Sleep(301 * time.Millisecond)
+			h.expect(t, "add "+vip4, "remove "+vip4)
+			if s := k.Status(); s.Prepared || s.ErrorCount != 0 {
+				t.Errorf("%+v", s)
+			}
+		})
+	})
+	t.Run("the lease comes meanwhile", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			var all []Address
+			for i := range 2 * maxBatch {
+				all = append(all, address(fmt.Sprintf("10.9.0.%d/32@eth0", 20+i)))
+			}
+			k.Set(all, 0)
+			time.Sleep(2 * lookGap)
+			h.take()
+			h.mu.Lock()
+			h.delay["add"] = time.Millisecond
+			h.mu.Unlock()
+			k.Prepare(h.now() + 300*time.Millisecond)
+			time.Sleep(time.Millisecond)
+			k.Set(all, h.now()+300*time.Millisecond)
+			time.Sleep(3 * maxBatch * time.Millisecond)
+			if at := slices.IndexFunc(h.take(), func(op string) bool { return strings.HasPrefix(op, "permit") }); at != maxBatch {
+				t.Errorf("the fence was opened after %d addresses, not %d", at, maxBatch)
+			}
+			if s := k.Status(); !s.Owner || s.HeldCount != len(all) {
+				t.Errorf("%+v", s)
+			}
+		})
+	})
+	t.Run("somebody removes the fence", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			k.Set(addresses(vip4), 0)
+			time.Sleep(2 * lookGap)
+			h.take()
+			h.mu.Lock()
+			h.delay["add"] = 10 * time.Millisecond
+			h.mu.Unlock()
+			k.Prepare(h.now() + 15*time.Millisecond)
+			time.Sleep(5 * time.Millisecond)
+			h.mu.Lock()
+			h.covered = nil
+			h.mu.Unlock()
+			time.Sleep(5 * time.Millisecond)
+			h.expect(t, "add "+vip4, "remove "+vip4, "build [10.9.0.100]")
+		})
+	})
+	t.Run("without a fence", func(t *testing.T) {
+		bubble(t, func(h *fakeHost, _ string) { h.fenceless = true }, func(h *fakeHost, k *Keeper) {
+			k.Set(addresses(vip4), 0)
+			synctest.Wait()
+			h.take()
+			k.Prepare(h.now() + 300*time.Millisecond)
+			h.expect(t)
+		})
+	})
+}
+
 // Whoever waits for the fence does not wait for hundreds of addresses.
 func TestShutIsSaidBeforeAddressesGo(t *testing.T) {
 	bubble(t, nil, func(h *fakeHost, k *Keeper) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -36,9 +37,12 @@ func (k *Keeper) round() time.Duration {
 		k.start()
 	}
 	w := k.newest()
-	if k.now() < w.until {
+	switch now := k.now(); {
+	case now < w.until:
 		k.hold(w)
-	} else {
+	case now < w.soon && k.fenceState == FenceShut:
+		k.prepare(w)
+	default:
 		k.yield(w)
 	}
 	k.publish()
@@ -48,7 +52,7 @@ func (k *Keeper) round() time.Duration {
 // leave is the last round.
 func (k *Keeper) leave() {
 	w := k.newest()
-	w.until = 0
+	w.until, w.soon, k.lookAt = 0, 0, 0 // what is not known to be ours may be there yet
 	k.yield(w)
 	k.publish()
 	if len(k.held) > 0 {
@@ -81,11 +85,11 @@ func (k *Keeper) hold(w wishes) {
 		k.yield(w)
 		return
 	}
-	if k.due(w, true) {
-		k.tend(w, true)
-	}
 	if !k.owner && k.ready {
 		k.promote()
+	}
+	if k.due(w, true) {
+		k.tend(w, true)
 	}
 	if k.owner {
 		k.defend()
@@ -93,10 +97,26 @@ func (k *Keeper) hold(w wishes) {
 	}
 }
 
-// promote opens the fence. The addresses come after it: each serves as soon as it is
-// there, and no packet for one that is not there yet gets as far as the fence.
+// prepare has the addresses there before the lease is. The former owner may serve yet:
+// the fence is looked at before they are added and after.
+func (k *Keeper) prepare(w wishes) {
+	k.resign()
+	if k.due(w, true) {
+		k.tend(w, true)
+		k.ready = k.ready && (k.owner || k.fence.Check() == nil)
+	}
+	if !k.ready {
+		k.yield(w)
+	}
+}
+
+// promote opens the fence. Addresses that are not there yet come after it: each serves as
+// soon as it is there, and no packet for one that is not gets as far as the fence.
 func (k *Keeper) promote() {
 	began := k.now()
+	if began >= k.newest().until {
+		return
+	}
 	// Who takes the lease back meanwhile must not hear that nothing is served; who did
 	// before is seen by newest.
 	k.mu.Lock()
@@ -110,25 +130,33 @@ func (k *Keeper) promote() {
 	for a := range k.held {
 		k.schedule.begin(a, began, k.timing)
 	}
+	k.announce(nil)
 	k.listenFor()
 	k.log.Info("this host is the owner of the VIPs", "addresses", len(k.plan.add)+len(k.plan.held), "for", k.until-k.now())
 }
 
 // yield makes this host no owner: the fence first, which somebody may wait for, then
-// the addresses.
+// the addresses. Those that are known go without a look at the host, which comes a moment
+// later: it takes longer than they do, and without a fence nothing else keeps packets away.
 func (k *Keeper) yield(w wishes) {
 	k.resign()
-	if !k.built && len(k.held) > 0 { // nothing else keeps packets away
-		for batch := range slices.Chunk(slices.Collect(maps.Values(k.held)), maxBatch) {
+	if k.active || !k.built {
+		held := slices.SortedFunc(maps.Values(k.held), func(a, b Address) int { return a.Addr().Compare(b.Addr()) })
+		for batch := range slices.Chunk(held, maxBatch) {
 			k.applyBatch(remove, batch, nil)
 		}
+	}
+	if k.active && k.built {
+		k.active, k.ready = false, false
+		k.lookAt = min(k.lookAt, k.now()+lookGap)
 	}
 	if k.due(w, false) || len(k.held) > 0 {
 		k.tend(w, false)
 	}
 }
 
-// resign shuts the fence, if it is not, and says so at once: somebody may wait for it.
+// resign shuts the fence, if it is not, and says so at once: whoever waits for it, so that
+// another host may open its own, goes first.
 func (k *Keeper) resign() {
 	was := k.owner
 	k.owner, k.schedule = false, nil
@@ -137,6 +165,7 @@ func (k *Keeper) resign() {
 	}
 	if was {
 		k.publish()
+		runtime.Gosched()
 		k.listenFor()
 		k.log.Info("this host is not the owner of the VIPs any more", "addresses", len(k.held))
 	}
@@ -181,18 +210,22 @@ func (k *Keeper) due(w wishes, active bool) bool {
 	k.mu.Lock()
 	hint := k.hint
 	k.mu.Unlock()
-	return active != k.active || w.version != k.seen || now >= k.lookAt || hint && now >= k.looked+lookGap
+	return active != k.active || w.version != k.seen || now >= k.lookAt || hint && !k.prepared() && now >= k.looked+lookGap
 }
+
+// prepared reports whether this host waits for the lease with all that it needs. It does not
+// look at each change then, of which its own addresses are many, to be there when that comes.
+func (k *Keeper) prepared() bool { return k.ready && !k.owner }
 
 // next returns how long there is nothing to do, unless something happens.
 func (k *Keeper) next() time.Duration {
 	at := k.lookAt
 	k.mu.Lock()
-	if k.hint {
+	if k.hint && !k.prepared() {
 		at = min(at, k.looked+lookGap)
 	}
 	if k.active {
-		at = min(at, k.wishes.until)
+		at = min(at, k.wishes.end())
 	}
 	k.mu.Unlock()
 	if k.owner {
@@ -306,12 +339,15 @@ func (k *Keeper) apply(p plan) {
 		addresses []Address
 	}{{add, p.add}, {renew, p.renew}, {remove, p.remove}} {
 		for batch := range slices.Chunk(step.addresses, maxBatch) {
-			if step.kind != remove && k.now() >= k.newest().until {
+			if step.kind != remove && k.now() >= k.newest().end() {
 				break // the next round removes them
 			}
 			errs = append(errs, k.applyBatch(step.kind, batch, lost)...)
 			if k.owner && !k.extend() {
 				k.resign()
+			}
+			if !k.owner && k.ready { // the lease came meanwhile
+				k.promote()
 			}
 		}
 	}

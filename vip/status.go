@@ -36,6 +36,7 @@ const (
 type Status struct {
 	Owner                bool         // the fence was opened and the lease has not ended since
 	Opening              bool         // it is about to be opened
+	Prepared             bool         // the addresses are there, behind the shut fence: see Keeper.Prepare
 	Held                 []netip.Addr // addresses of ours on the host; at most MaxListed
 	HeldCount            int
 	Down                 []string // interfaces of VIPs that are missing, switched off or without carrier, sorted
@@ -77,6 +78,14 @@ func (k *Keeper) Changed() <-chan struct{} {
 	return k.changed
 }
 
+// Resigned returns a channel that is closed when MayServe becomes false. Who waits for it,
+// so that another host may serve, goes before those that wait for Changed.
+func (k *Keeper) Resigned() <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.resigned
+}
+
 // publish makes what a round found the status.
 func (k *Keeper) publish() {
 	errs := slices.Clone(k.plan.problems)
@@ -95,7 +104,7 @@ func (k *Keeper) publish() {
 	before := k.status
 	fresh := fault.Date(listed, before.Errors, time.Now())
 	s := Status{
-		Owner: k.owner, Held: held[:min(len(held), MaxListed)], HeldCount: len(held), Down: k.plan.down, Fence: k.fenceState,
+		Owner: k.owner, Prepared: k.prepared(), Held: held[:min(len(held), MaxListed)], HeldCount: len(held), Down: k.plan.down, Fence: k.fenceState,
 		FenceRebuilt: k.fenceRebuilt, AddressesRepaired: k.repaired, Repaired: k.lastRepaired,
 		ForeignAnnouncements: k.foreignCount, Foreign: k.lastForeign,
 		Errors: listed, ErrorCount: len(errs), Warnings: k.warnings,
@@ -112,10 +121,14 @@ func (k *Keeper) publish() {
 	}
 	close(k.changed)
 	k.changed = make(chan struct{})
+	if before.MayServe() && !s.MayServe() {
+		close(k.resigned)
+		k.resigned = make(chan struct{})
+	}
 }
 
 func (s Status) equal(o Status) bool {
-	return s.Owner == o.Owner && s.Opening == o.Opening && slices.Equal(s.Held, o.Held) && s.HeldCount == o.HeldCount && slices.Equal(s.Down, o.Down) && s.Fence == o.Fence &&
+	return s.Owner == o.Owner && s.Opening == o.Opening && s.Prepared == o.Prepared && slices.Equal(s.Held, o.Held) && s.HeldCount == o.HeldCount && slices.Equal(s.Down, o.Down) && s.Fence == o.Fence &&
 		s.FenceRebuilt == o.FenceRebuilt && s.AddressesRepaired == o.AddressesRepaired &&
 		s.ForeignAnnouncements == o.ForeignAnnouncements && slices.Equal(s.Errors, o.Errors) && s.ErrorCount == o.ErrorCount
 }
