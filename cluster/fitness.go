@@ -110,6 +110,7 @@ type report struct {
 	LastIndex uint64        `json:"last_index"`       // of its log
 	Passed    bool          `json:"passed,omitempty"` // it had the lease, and has just given it up for this one
 	Why       string        `json:"why,omitempty"`    // in words
+	Freed     string        `json:"freed,omitempty"`  // id of another that has told it so, for Why: its own word may come later
 	at        time.Duration // when the request was sent
 }
 

@@ -51,6 +51,12 @@ type leaseRelease struct {
 	Why  string        `json:"why,omitempty"` // in words
 }
 
+// freedBy is a leader that has given up its lease of term.
+type freedBy struct {
+	id, why string
+	term    uint64
+}
+
 // leaseStep is the least by which a lease is renewed: all voters' answers to one round
 // were asked for at almost the same time.
 const leaseStep = time.Millisecond
@@ -183,6 +189,8 @@ func (n *Node) askGrant(ctx context.Context, s raft.Server, request leaseRequest
 	if said.Passed {
 		n.tenures.freed(n.nameOf(string(s.ID)), bounded(said.Why), n.cfg.Now())
 		n.guard.release(string(s.ID), request.Term, 0) // all that it had before that term
+	} else if said.Freed != "" {
+		n.tenures.freed(n.nameOf(said.Freed), bounded(said.Why), n.cfg.Now())
 	}
 	n.lease.mu.Lock()
 	if n.lease.term == request.Term {
@@ -241,6 +249,13 @@ func (n *Node) answerLease(ctx context.Context, from string, body []byte) ([]byt
 	n.told.Store(&request.Fitness)
 	said := report{Fitness: n.standing(), LastIndex: n.raft.Load().LastIndex(), Passed: passed, Why: why}
 	said.Reasons = nil
+	if by := n.freedBy.Load(); by != nil && by.term < request.Term {
+		if by.id == from { // it leads again
+			n.freedBy.CompareAndSwap(by, nil)
+		} else if !passed {
+			said.Freed, said.Why = by.id, by.why
+		}
+	}
 	return json.Marshal(said)
 }
 
@@ -251,6 +266,7 @@ func (n *Node) answerRelease(from string, body []byte) error {
 		return err
 	}
 	n.tenures.freed(n.nameOf(from), bounded(release.Why), n.cfg.Now()) // before it may have the lease
+	n.freedBy.Store(&freedBy{from, bounded(release.Why), release.Term})
 	n.guard.release(from, release.Term, release.Sent)
 	ping(n.pingLease) // this node leads already, and waits for the end of its promise
 	return nil

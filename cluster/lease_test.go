@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"strings"
 	"sync"
@@ -339,6 +340,41 @@ func TestAFollowerThatWasAwayMovesNothing(t *testing.T) {
 	}
 	if got := nodes[0].State().Term; got != term || w.count() != 1 {
 		t.Errorf("term %d, was %d; %d holders", got, term, w.count())
+	}
+}
+
+// TestVotersPassTheWordOn: a voter that was told why the former leader gave its lease up
+// tells the next one, which may have the lease before the former one's answer arrives.
+func TestVotersPassTheWordOn(t *testing.T) {
+	t.Parallel()
+	_, _, nodes := leased(t, func(c *Config) { c.NoSuccession = true })
+	former, heir, voter := nodes[0], nodes[1], nodes[2]
+	term := former.State().Term
+	former.cut()
+	ask := func(from string, term uint64) (said report) {
+		t.Helper()
+		request, _ := json.Marshal(leaseRequest{Term: term, Sent: boottime.Now(), Length: leaseProfile.Lease})
+		answer, err := voter.answerLease(t.Context(), from, request)
+		if err == nil {
+			err = json.Unmarshal(answer, &said)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return said
+	}
+	word, _ := json.Marshal(leaseRelease{Term: term, Sent: boottime.Now(), Why: "maintenance"})
+	if err := voter.answerRelease(former.ID(), word); err != nil {
+		t.Fatal(err)
+	}
+	if said := ask(heir.ID(), term+1); said.Freed != former.ID() || said.Why != "maintenance" {
+		t.Errorf("%+v", said)
+	}
+	if said := ask(former.ID(), term+2); said.Freed != "" {
+		t.Errorf("to the former leader, which leads again: %+v", said)
+	}
+	if said := ask(heir.ID(), term+3); said.Freed != "" {
+		t.Errorf("after that: %+v", said)
 	}
 }
 

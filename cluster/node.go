@@ -64,6 +64,7 @@ type Node struct {
 	guard      guard
 	gauge      gauge
 	lease      lease
+	freedBy    atomic.Pointer[freedBy]            // the last that gave a lease up and told this node
 	told       atomic.Pointer[map[string]Fitness] // of the other directors, by the leader's word; never written to
 	succession succession                         // of runLease alone
 	yielded    atomic.Int64                       // boot time until which this node leaves an election to another
