@@ -116,7 +116,7 @@ func (s *stage) Prepare(time.Duration) {
 func (s *stage) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.steps = nil
+	s.steps, s.soon = nil, false
 }
 
 func (s *stage) jam() {
@@ -241,9 +241,14 @@ func TestVIPsThenDaemons(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		for _, n := range status.Nodes { // one that has not caught up is less fit
-			if len(n.SyncDaemons) != 1 {
-				return fmt.Errorf("daemons of %s: %v", n.Name, n.SyncDaemons)
+		for i, n := range nodes { // one that has not caught up is less fit, and a role may have moved for that
+			want := ipvs.Backup
+			if n.name == status.Leader {
+				want = ipvs.Master
+			}
+			daemons, err := stages[i].Daemons(ctx)
+			if err != nil || len(daemons) != 1 || daemons[0].State != want {
+				return fmt.Errorf("daemons of %s: %v, error %v", n.name, daemons, err)
 			}
 		}
 		return nil

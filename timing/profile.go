@@ -46,16 +46,17 @@ type Profile struct {
 	Transport time.Duration `json:"transport"`
 	// Commit is raft's CommitTimeout: an idle leader tells its followers the commit index
 	// after this to twice this time, again and again. They hear of a commit at once too,
-	// unless that message is lost.
+	// unless that message is lost. Each such answer is also what LeaderLease counts from: twice
+	// this time should be no more than the fifth of Lease.
 	Commit time.Duration `json:"commit"`
 }
 
 const ms = time.Millisecond
 
 var profiles = map[string]Profile{
-	"fast": {Lease: 100 * ms, Heartbeat: 250 * ms, Election: 250 * ms, LeaderLease: 100 * ms, Stagger: 50 * ms, Transport: 250 * ms, Commit: 50 * ms},
-	"lan":  {Lease: 300 * ms, Heartbeat: 700 * ms, Election: 700 * ms, LeaderLease: 300 * ms, Stagger: 50 * ms, Transport: 700 * ms, Commit: 100 * ms},
-	"wan":  {Lease: 2000 * ms, Heartbeat: 5000 * ms, Election: 5000 * ms, LeaderLease: 2000 * ms, Stagger: 100 * ms, Transport: 5000 * ms, Commit: 500 * ms},
+	"fast": {Lease: 100 * ms, Heartbeat: 250 * ms, Election: 250 * ms, LeaderLease: 100 * ms, Stagger: 50 * ms, Transport: 250 * ms, Commit: 10 * ms},
+	"lan":  {Lease: 300 * ms, Heartbeat: 700 * ms, Election: 700 * ms, LeaderLease: 300 * ms, Stagger: 50 * ms, Transport: 700 * ms, Commit: 30 * ms},
+	"wan":  {Lease: 2000 * ms, Heartbeat: 5000 * ms, Election: 5000 * ms, LeaderLease: 2000 * ms, Stagger: 100 * ms, Transport: 5000 * ms, Commit: 150 * ms},
 }
 
 // ByName returns "fast" (directors on one switch with CPU and a quick disk to spare),

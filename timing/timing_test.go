@@ -81,7 +81,7 @@ func TestDiffers(t *testing.T) {
 	if text := lan.Differs(lan); text != "" {
 		t.Errorf("from itself: %s", text)
 	}
-	if text, want := lan.Differs(lan.With(Profile{Lease: 100 * ms, Commit: ms})), "lease 100ms, not 300ms, commit 1ms, not 100ms"; text != want {
+	if text, want := lan.Differs(lan.With(Profile{Lease: 100 * ms, Commit: ms})), "lease 100ms, not 300ms, commit 1ms, not 30ms"; text != want {
 		t.Errorf("%q, want %q", text, want)
 	}
 }

@@ -126,9 +126,15 @@ func TestPrepare(t *testing.T) {
 			if s := k.Status(); !s.Prepared || s.MayServe() || s.Fence != FenceShut || h.open("10.9.0.100") {
 				t.Errorf("prepared: %+v", s)
 			}
+			h.mu.Lock()
+			h.delay["look"] = 50 * time.Millisecond
+			h.mu.Unlock()
+			h.look() // at its own addresses: not now
 			time.Sleep(100 * time.Millisecond)
 			k.Set(all, h.now()+300*time.Millisecond)
 			h.expect(t, "permit 300ms")
+			time.Sleep(60 * time.Millisecond)
+			h.take()
 			if s := k.Status(); s.Prepared || !s.Owner || s.HeldCount != 2 {
 				t.Errorf("owner: %+v", s)
 			}

@@ -98,12 +98,20 @@ func (k *Keeper) hold(w wishes) {
 }
 
 // prepare has the addresses there before the lease is. The former owner may serve yet:
-// the fence is looked at before they are added and after.
+// the fence is looked at before they are added, after that, and in each round.
 func (k *Keeper) prepare(w wishes) {
 	k.resign()
 	if k.due(w, true) {
 		k.tend(w, true)
-		k.ready = k.ready && (k.owner || k.fence.Check() == nil)
+	}
+	if k.ready && !k.owner {
+		err := k.fence.Check()
+		k.ready = err == nil
+		if isGone(err) {
+			k.built = false
+			k.noteRebuild(err)
+			k.setFence(FenceUnknown)
+		}
 	}
 	if !k.ready {
 		k.yield(w)
@@ -136,17 +144,21 @@ func (k *Keeper) promote() {
 }
 
 // yield makes this host no owner: the fence first, which somebody may wait for, then
-// the addresses. Those that are known go without a look at the host, which comes a moment
-// later: it takes longer than they do, and without a fence nothing else keeps packets away.
+// the addresses. Unless something about the host has changed, those that are known go without
+// a look at it, which takes longer than they do and comes a moment later, or at once when
+// nothing else keeps packets away.
 func (k *Keeper) yield(w wishes) {
 	k.resign()
-	if k.active || !k.built {
+	k.mu.Lock()
+	known := k.active && !k.hint
+	k.mu.Unlock()
+	if known || !k.built {
 		held := slices.SortedFunc(maps.Values(k.held), func(a, b Address) int { return a.Addr().Compare(b.Addr()) })
 		for batch := range slices.Chunk(held, maxBatch) {
 			k.applyBatch(remove, batch, nil)
 		}
 	}
-	if k.active && k.built {
+	if known && k.built && k.fenced {
 		k.active, k.ready = false, false
 		k.lookAt = min(k.lookAt, k.now()+lookGap)
 	}
@@ -210,18 +222,21 @@ func (k *Keeper) due(w wishes, active bool) bool {
 	k.mu.Lock()
 	hint := k.hint
 	k.mu.Unlock()
-	return active != k.active || w.version != k.seen || now >= k.lookAt || hint && !k.prepared() && now >= k.looked+lookGap
+	return active != k.active || w.version != k.seen || now >= k.lookAt || hint && !k.prepared(w) && now >= k.looked+lookGap
 }
 
 // prepared reports whether this host waits for the lease with all that it needs. It does not
 // look at each change then, of which its own addresses are many, to be there when that comes.
-func (k *Keeper) prepared() bool { return k.ready && !k.owner }
+func (k *Keeper) prepared(w wishes) bool { return k.ready && !k.owner && k.now() >= w.until }
 
 // next returns how long there is nothing to do, unless something happens.
 func (k *Keeper) next() time.Duration {
 	at := k.lookAt
 	k.mu.Lock()
-	if k.hint && !k.prepared() {
+	switch prepared := k.prepared(k.wishes); {
+	case prepared, !k.owner && k.built && k.fenceState == FenceUnknown: // to be looked at, or shut
+		at = min(at, k.now()+lookGap)
+	case k.hint:
 		at = min(at, k.looked+lookGap)
 	}
 	if k.active {
@@ -375,7 +390,9 @@ func (k *Keeper) applyBatch(kind changeKind, batch []Address, lost map[netip.Add
 			errs = append(errs, changeError(kind, a, err))
 			continue
 		case kind == remove:
-			delete(k.held, a.Addr())
+			if k.held[a.Addr()] == a { // not there in another form
+				delete(k.held, a.Addr())
+			}
 			continue
 		}
 		k.held[a.Addr()] = a

@@ -36,7 +36,7 @@ const (
 type Status struct {
 	Owner                bool         // the fence was opened and the lease has not ended since
 	Opening              bool         // it is about to be opened
-	Prepared             bool         // the addresses are there, behind the shut fence: see Keeper.Prepare
+	Prepared             bool         // what this host can have of the addresses is there, behind the shut fence: see Keeper.Prepare
 	Held                 []netip.Addr // addresses of ours on the host; at most MaxListed
 	HeldCount            int
 	Down                 []string // interfaces of VIPs that are missing, switched off or without carrier, sorted
@@ -88,6 +88,7 @@ func (k *Keeper) Resigned() <-chan struct{} {
 
 // publish makes what a round found the status.
 func (k *Keeper) publish() {
+	prepared := k.prepared(k.newest())
 	errs := slices.Clone(k.plan.problems)
 	for object, err := range k.failures {
 		errs = append(errs, fault.Fault{Object: object, Message: err.Error()})
@@ -104,7 +105,7 @@ func (k *Keeper) publish() {
 	before := k.status
 	fresh := fault.Date(listed, before.Errors, time.Now())
 	s := Status{
-		Owner: k.owner, Prepared: k.prepared(), Held: held[:min(len(held), MaxListed)], HeldCount: len(held), Down: k.plan.down, Fence: k.fenceState,
+		Owner: k.owner, Prepared: prepared, Held: held[:min(len(held), MaxListed)], HeldCount: len(held), Down: k.plan.down, Fence: k.fenceState,
 		FenceRebuilt: k.fenceRebuilt, AddressesRepaired: k.repaired, Repaired: k.lastRepaired,
 		ForeignAnnouncements: k.foreignCount, Foreign: k.lastForeign,
 		Errors: listed, ErrorCount: len(errs), Warnings: k.warnings,
