@@ -44,6 +44,8 @@ type Keeper struct {
 	covered      map[netip.Addr]bool // by the fence
 	built        bool                // the fence is there as far as is known
 	fenceState   Fence
+	doubted      time.Duration    // until when the fence is not relied upon: see doubt
+	forgone      time.Duration    // the end of the last lease that was given up early; 0 = none
 	plan         plan             // of the last look
 	host         host             // at the last look
 	current      bool             // and nothing of ours was changed since
@@ -178,7 +180,8 @@ func (k *Keeper) Set(all []Address, until time.Duration) {
 
 // Prepare says that this host may become the owner before a time since boot. Until then
 // it has the addresses already, behind a shut fence: to add hundreds takes a while. With
-// no fence it does nothing. The newest value wins.
+// no fence, or one that somebody had removed a moment ago, it does nothing. The newest
+// value wins.
 func (k *Keeper) Prepare(soon time.Duration) {
 	if !k.fenced {
 		return
@@ -189,10 +192,15 @@ func (k *Keeper) Prepare(soon time.Duration) {
 	k.ping()
 }
 
+// newest is for Run: a lease that was given up has ended.
 func (k *Keeper) newest() wishes {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.wishes
+	w := k.wishes
+	k.mu.Unlock()
+	if w.until == k.forgone {
+		w.until = 0
+	}
+	return w
 }
 
 func (k *Keeper) ping() {

@@ -198,6 +198,42 @@ func TestPrepare(t *testing.T) {
 			h.expect(t, "add "+vip4, "remove "+vip4, "build [10.9.0.100]")
 		})
 	})
+	t.Run("somebody removed the fence", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			k.Set(addresses(vip4), 0)
+			time.Sleep(2 * lookGap)
+			h.take()
+			h.mu.Lock()
+			h.covered = nil
+			h.mu.Unlock()
+			k.Prepare(h.now() + 300*time.Millisecond)
+			time.Sleep(300 * time.Millisecond)
+			h.expect(t, "build [10.9.0.100]")
+			k.Prepare(h.now() + 300*time.Millisecond)
+			synctest.Wait()
+			if s := k.Status(); !s.Prepared || s.HeldCount != 0 || s.MayServe() {
+				t.Errorf("somebody may wait for what is not to come: %+v", s)
+			}
+			time.Sleep(doubt)
+			h.take()
+			k.Prepare(h.now() + 300*time.Millisecond)
+			h.expect(t, "add "+vip4)
+		})
+	})
+	t.Run("somebody removes the fence when all is there", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			k.Set(addresses(vip4), 0)
+			time.Sleep(2 * lookGap)
+			k.Prepare(h.now() + 300*time.Millisecond)
+			time.Sleep(5 * lookGap)
+			h.take()
+			h.mu.Lock()
+			h.covered = nil
+			h.mu.Unlock()
+			time.Sleep(checkGap)
+			h.expect(t, "remove "+vip4, "build [10.9.0.100]")
+		})
+	})
 	t.Run("without a fence", func(t *testing.T) {
 		bubble(t, func(h *fakeHost, _ string) { h.fenceless = true }, func(h *fakeHost, k *Keeper) {
 			k.Set(addresses(vip4), 0)
@@ -386,24 +422,86 @@ func TestRepairs(t *testing.T) {
 	})
 }
 
-// TestWithoutAFenceTheAddressesGoFirst when the lease ends: to build it takes longer.
-func TestWithoutAFenceTheAddressesGoFirst(t *testing.T) {
-	bubble(t, nil, func(h *fakeHost, k *Keeper) {
-		own(h, k, 300*time.Millisecond, addresses(vip4)...)
-		time.Sleep(250 * time.Millisecond)
-		h.take()
+// TestEndsEarlyWithoutAFence: without a fence that can be relied on, only the agent keeps an
+// owner from serving on, and the addresses go before the lease ends.
+func TestEndsEarlyWithoutAFence(t *testing.T) {
+	const lease = 300 * time.Millisecond
+	remove := func(h *fakeHost) {
 		h.mu.Lock()
+		defer h.mu.Unlock()
 		h.covered = nil
-		h.mu.Unlock()
-		time.Sleep(60 * time.Millisecond)
-		got := h.take("announce")
-		removed, built := slices.Index(got, "remove "+vip4), slices.Index(got, "build [10.9.0.100]")
-		if removed < 0 || built < removed {
-			t.Errorf("%q, want the address removed and then the fence built", got)
+	}
+	gone := func(t *testing.T, h *fakeHost, k *Keeper) {
+		t.Helper()
+		synctest.Wait()
+		if s := k.Status(); h.has(vip4) || s.MayServe() || s.FenceRebuilt != 1 {
+			t.Errorf("has the address: %t; %+v, want no owner and the fence rebuilt once", h.has(vip4), s)
 		}
-		if s := k.Status(); s.FenceRebuilt != 1 || s.Owner {
-			t.Errorf("%+v, want no owner and the fence rebuilt once", s)
-		}
+	}
+	t.Run("just removed", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			own(h, k, lease, addresses(vip4)...)
+			time.Sleep(lease - 2*early)
+			h.take()
+			remove(h)
+			time.Sleep(early)
+			gone(t, h, k)
+			got := h.take("announce")
+			removed, built := slices.Index(got, "remove "+vip4), slices.Index(got, "build [10.9.0.100]")
+			if removed < 0 || built < removed {
+				t.Errorf("%q, want the address removed and then the fence built", got)
+			}
+			h.look()
+			time.Sleep(early / 2)
+			h.expect(t) // it does not take the same lease again
+			k.Set(addresses(vip4), h.now()+lease)
+			synctest.Wait()
+			if !h.has(vip4) || !h.open("10.9.0.100") || !k.Status().Owner {
+				t.Errorf("a renewal makes no owner: %+v", k.Status())
+			}
+		})
+	})
+	t.Run("removed and rebuilt before", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			all := addresses(vip4)
+			own(h, k, lease, all...)
+			remove(h)
+			for range 10 {
+				time.Sleep(lease / 3)
+				k.Set(all, h.now()+lease)
+			}
+			synctest.Wait()
+			if s := k.Status(); !s.Owner || s.FenceRebuilt != 1 {
+				t.Errorf("%+v, want an owner and the fence rebuilt once", s)
+			}
+			time.Sleep(lease - early)
+			gone(t, h, k)
+		})
+	})
+	t.Run("long ago", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			all := addresses(vip4)
+			own(h, k, lease, all...)
+			remove(h)
+			for range 110 {
+				time.Sleep(lease / 3)
+				k.Set(all, h.now()+lease)
+			}
+			time.Sleep(lease - time.Nanosecond)
+			synctest.Wait()
+			if s := k.Status(); !s.Owner || s.FenceRebuilt != 1 {
+				t.Errorf("%+v, want an owner and the fence rebuilt once", s)
+			}
+		})
+	})
+	t.Run("at the end itself", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			own(h, k, lease, addresses(vip4)...)
+			time.Sleep(lease - early/2)
+			remove(h)
+			time.Sleep(early / 2)
+			gone(t, h, k)
+		})
 	})
 }
 

@@ -17,10 +17,47 @@ const (
 	permitTries = 5
 	// maxLag bounds what is taken off a permit for the time that giving it takes.
 	maxLag = 50 * time.Millisecond
+	// doubt is for how long a fence is not relied upon that somebody had removed: what
+	// does that may do so again.
+	doubt = 10 * time.Second
+	// early is by how much an owner without a fence to rely on ends before its lease does.
+	// To take addresses away takes this process longer than the kernel to end a permit.
+	early = 20 * time.Millisecond
 )
 
 // open lets packets through until a time, and reports whether it did.
 func (k *Keeper) open(until time.Duration) bool { return k.raise() && k.permit(until) }
+
+// serves reports whether an owner is one still, and renews its permit. Before the end of a
+// lease that nobody renews, it asks whether the kernel would end it too.
+func (k *Keeper) serves() bool {
+	until := k.newest().until
+	if left := until - k.now(); left > 0 && left <= early && k.checked != until {
+		k.checked = until
+		if !k.trusted() {
+			k.forgone = until
+			return false
+		}
+	}
+	return k.extend()
+}
+
+// trusted looks at the fence and reports whether it is whole and will be.
+func (k *Keeper) trusted() bool {
+	err := k.fence.Check()
+	if isGone(err) {
+		k.lose(err)
+	}
+	return err == nil && k.now() >= k.doubted
+}
+
+// lose notes that the fence is gone. The next look builds it, which takes longer than to
+// take the addresses away.
+func (k *Keeper) lose(err error) {
+	k.built, k.until, k.lookAt = false, 0, k.now()
+	k.noteRebuild(err)
+	k.setFence(FenceUnknown)
+}
 
 // extend gives an owner's permit the newest end when no more than two thirds of what it
 // may last are left, and reports whether the owner has still one. Leases are renewed many
@@ -77,10 +114,8 @@ func (k *Keeper) permit(until time.Duration) bool {
 // shut ends the permit.
 func (k *Keeper) shut() {
 	err := k.fence.Shut()
-	if isGone(err) { // to build it anew takes longer than to take the addresses away
-		k.built, k.until = false, 0
-		k.noteRebuild(err)
-		k.setFence(FenceUnknown)
+	if isGone(err) {
+		k.lose(err)
 		return
 	}
 	if err != nil {
@@ -112,6 +147,7 @@ func (k *Keeper) raise() bool {
 
 func (k *Keeper) noteRebuild(err error) {
 	k.fenceRebuilt++
+	k.doubted = k.now() + doubt
 	k.log.Warn("somebody removed the fence or a part of it: it is built anew", "error", err)
 }
 

@@ -17,6 +17,8 @@ const (
 	lookGap = 50 * time.Millisecond
 	// lookRetry is the time after one that failed.
 	lookRetry = 250 * time.Millisecond
+	// checkGap is the longest time between two looks at the fence of a prepared host.
+	checkGap = 10 * time.Millisecond
 )
 
 // tenure is what belongs to being the owner.
@@ -26,6 +28,7 @@ type tenure struct {
 	owner    bool          // the fence was opened and the lease has not ended
 	until    time.Duration // when the permit that was given ends; 0 = none
 	lag      time.Duration // how long giving one takes
+	checked  time.Duration // the end of the last lease before which the fence was looked at
 	held     map[netip.Addr]Address
 	schedule schedule
 	pause    time.Duration // no announcement before
@@ -81,7 +84,7 @@ func (k *Keeper) start() {
 // hold makes this host the owner, or keeps it so. An owner's permit is renewed
 // first: the rest may take a while.
 func (k *Keeper) hold(w wishes) {
-	if k.owner && !k.extend() {
+	if k.owner && !k.serves() {
 		k.yield(w)
 		return
 	}
@@ -101,19 +104,13 @@ func (k *Keeper) hold(w wishes) {
 // the fence is looked at before they are added, after that, and in each round.
 func (k *Keeper) prepare(w wishes) {
 	k.resign()
-	if k.due(w, true) {
+	trusted := k.trusted()
+	if trusted && k.due(w, true) {
 		k.tend(w, true)
+		trusted = k.owner || k.trusted()
 	}
-	if k.ready && !k.owner {
-		err := k.fence.Check()
-		k.ready = err == nil
-		if isGone(err) {
-			k.built = false
-			k.noteRebuild(err)
-			k.setFence(FenceUnknown)
-		}
-	}
-	if !k.ready {
+	if !trusted || !k.ready {
+		k.ready = false
 		k.yield(w)
 	}
 }
@@ -205,7 +202,7 @@ func (k *Keeper) meanwhile(do func()) {
 		case <-timer.C:
 		}
 		timer.Stop()
-		if k.owner && !k.extend() {
+		if k.owner && !k.serves() {
 			k.resign()
 		}
 		if !k.owner {
@@ -234,7 +231,9 @@ func (k *Keeper) next() time.Duration {
 	at := k.lookAt
 	k.mu.Lock()
 	switch prepared := k.prepared(k.wishes); {
-	case prepared, !k.owner && k.built && k.fenceState == FenceUnknown: // to be looked at, or shut
+	case prepared:
+		at = min(at, k.now()+checkGap)
+	case !k.owner && k.built && k.fenceState == FenceUnknown: // to be shut
 		at = min(at, k.now()+lookGap)
 	case k.hint:
 		at = min(at, k.looked+lookGap)
@@ -252,6 +251,9 @@ func (k *Keeper) next() time.Duration {
 // wake is when an owner has something to do that needs no look.
 func (k *Keeper) wake() time.Duration {
 	at := k.until
+	if until := k.newest().until; k.checked != until {
+		at = min(at, until-early)
+	}
 	if announce, ok := k.schedule.next(); ok {
 		at = min(at, max(announce, k.pause))
 	}
@@ -358,7 +360,7 @@ func (k *Keeper) apply(p plan) {
 				break // the next round removes them
 			}
 			errs = append(errs, k.applyBatch(step.kind, batch, lost)...)
-			if k.owner && !k.extend() {
+			if k.owner && !k.serves() {
 				k.resign()
 			}
 			if !k.owner && k.ready { // the lease came meanwhile

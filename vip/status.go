@@ -36,7 +36,7 @@ const (
 type Status struct {
 	Owner                bool         // the fence was opened and the lease has not ended since
 	Opening              bool         // it is about to be opened
-	Prepared             bool         // what this host can have of the addresses is there, behind the shut fence: see Keeper.Prepare
+	Prepared             bool         // what this host may have of the addresses before a lease is there, behind the shut fence: see Keeper.Prepare
 	Held                 []netip.Addr // addresses of ours on the host; at most MaxListed
 	HeldCount            int
 	Down                 []string // interfaces of VIPs that are missing, switched off or without carrier, sorted
@@ -88,7 +88,8 @@ func (k *Keeper) Resigned() <-chan struct{} {
 
 // publish makes what a round found the status.
 func (k *Keeper) publish() {
-	prepared := k.prepared(k.newest())
+	w := k.newest()
+	prepared := k.prepared(w) || !k.owner && k.now() < min(w.soon, k.doubted)
 	errs := slices.Clone(k.plan.problems)
 	for object, err := range k.failures {
 		errs = append(errs, fault.Fault{Object: object, Message: err.Error()})
