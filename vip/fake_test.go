@@ -273,7 +273,13 @@ func (h *fakeHost) Remove() error {
 func (h *fakeHost) Check() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.covered == nil {
+	missing := h.covered == nil
+	if d := h.delay["check"]; d > 0 {
+		h.mu.Unlock()
+		time.Sleep(d)
+		h.mu.Lock()
+	}
+	if missing {
 		return os.ErrNotExist
 	}
 	return h.refuse["check"]

@@ -207,10 +207,7 @@ func TestPrepare(t *testing.T) {
 			h.covered = nil
 			h.mu.Unlock()
 			k.Prepare(h.now() + 300*time.Millisecond)
-			time.Sleep(300 * time.Millisecond)
 			h.expect(t, "build [10.9.0.100]")
-			k.Prepare(h.now() + 300*time.Millisecond)
-			synctest.Wait()
 			if s := k.Status(); !s.Prepared || s.HeldCount != 0 || s.MayServe() {
 				t.Errorf("somebody may wait for what is not to come: %+v", s)
 			}
@@ -438,6 +435,12 @@ func TestEndsEarlyWithoutAFence(t *testing.T) {
 			t.Errorf("has the address: %t; %+v, want no owner and the fence rebuilt once", h.has(vip4), s)
 		}
 	}
+	addressFirst := func(t *testing.T, ops []string) {
+		t.Helper()
+		if want := []string{"remove " + vip4, "build [10.9.0.100]"}; !slices.Equal(ops, want) {
+			t.Errorf("%q, want %q", ops, want)
+		}
+	}
 	t.Run("just removed", func(t *testing.T) {
 		bubble(t, nil, func(h *fakeHost, k *Keeper) {
 			own(h, k, lease, addresses(vip4)...)
@@ -446,11 +449,7 @@ func TestEndsEarlyWithoutAFence(t *testing.T) {
 			remove(h)
 			time.Sleep(early)
 			gone(t, h, k)
-			got := h.take("announce")
-			removed, built := slices.Index(got, "remove "+vip4), slices.Index(got, "build [10.9.0.100]")
-			if removed < 0 || built < removed {
-				t.Errorf("%q, want the address removed and then the fence built", got)
-			}
+			addressFirst(t, h.take("announce"))
 			h.look()
 			time.Sleep(early / 2)
 			h.expect(t) // it does not take the same lease again
@@ -498,8 +497,84 @@ func TestEndsEarlyWithoutAFence(t *testing.T) {
 		bubble(t, nil, func(h *fakeHost, k *Keeper) {
 			own(h, k, lease, addresses(vip4)...)
 			time.Sleep(lease - early/2)
+			h.take()
 			remove(h)
 			time.Sleep(early / 2)
+			gone(t, h, k)
+			addressFirst(t, h.take("announce", "shut"))
+		})
+	})
+	t.Run("while it looks at the host", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			own(h, k, lease, addresses(vip4)...)
+			time.Sleep(lease - 2*early)
+			h.take()
+			remove(h)
+			h.mu.Lock()
+			h.delay["look"] = early + goneSoon/2
+			h.mu.Unlock()
+			h.look()
+			time.Sleep(early + goneSoon/2)
+			synctest.Wait()
+			if h.has(vip4) {
+				t.Error("the address stays")
+			}
+			time.Sleep(time.Second)
+			addressFirst(t, h.take("announce"))
+			gone(t, h, k)
+		})
+	})
+	t.Run("renewed while it asks", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			all := addresses(vip4)
+			own(h, k, lease, all...)
+			time.Sleep(lease - 2*early)
+			h.take()
+			remove(h)
+			h.mu.Lock()
+			h.delay["check"] = early / 4
+			h.mu.Unlock()
+			time.Sleep(early + early/8)
+			k.Set(all, h.now()+lease)
+			time.Sleep(early)
+			synctest.Wait()
+			if s := k.Status(); !s.Owner || !h.has(vip4) || !h.open("10.9.0.100") || s.FenceRebuilt != 1 {
+				t.Errorf("%+v, want an owner and the fence rebuilt once", s)
+			}
+			if ops := h.take("announce"); slices.Contains(ops, "remove "+vip4) {
+				t.Errorf("%q", ops)
+			}
+		})
+	})
+	t.Run("and nobody answers about it", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			own(h, k, lease, addresses(vip4)...)
+			h.mu.Lock()
+			h.refuse["check"] = errRefused
+			h.delay["shut"], h.delay["build"] = time.Second, time.Second
+			h.mu.Unlock()
+			time.Sleep(lease - early)
+			synctest.Wait()
+			if h.has(vip4) {
+				t.Error("the address waits for the fence")
+			}
+		})
+	})
+	t.Run("and the kernel does nothing about addresses", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			own(h, k, lease, addresses(vip4)...)
+			time.Sleep(lease - 2*early)
+			remove(h)
+			h.mu.Lock()
+			h.delay["look"], h.delay["remove"] = time.Second, time.Second
+			h.mu.Unlock()
+			h.look()
+			time.Sleep(early + goneSoon)
+			synctest.Wait()
+			if h.open("10.9.0.100") || k.Status().MayServe() {
+				t.Errorf("no fence: %+v", k.Status())
+			}
+			time.Sleep(3 * time.Second)
 			gone(t, h, k)
 		})
 	})

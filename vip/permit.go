@@ -34,8 +34,10 @@ func (k *Keeper) serves() bool {
 	until := k.newest().until
 	if left := until - k.now(); left > 0 && left <= early && k.checked != until {
 		k.checked = until
-		if !k.trusted() {
+		if !k.trusted() && k.newest().until == until {
+			k.log.Warn("the lease is given up before its end, at which the fence may not be there", "before", left)
 			k.forgone = until
+			k.distrust()
 			return false
 		}
 	}
@@ -46,16 +48,16 @@ func (k *Keeper) serves() bool {
 func (k *Keeper) trusted() bool {
 	err := k.fence.Check()
 	if isGone(err) {
-		k.lose(err)
+		k.noteRebuild(err)
+		k.distrust()
 	}
 	return err == nil && k.now() >= k.doubted
 }
 
-// lose notes that the fence is gone. The next look builds it, which takes longer than to
-// take the addresses away.
-func (k *Keeper) lose(err error) {
+// distrust has the addresses go before anything is done about the fence, which takes longer.
+// The next look builds it.
+func (k *Keeper) distrust() {
 	k.built, k.until, k.lookAt = false, 0, k.now()
-	k.noteRebuild(err)
 	k.setFence(FenceUnknown)
 }
 
@@ -115,7 +117,8 @@ func (k *Keeper) permit(until time.Duration) bool {
 func (k *Keeper) shut() {
 	err := k.fence.Shut()
 	if isGone(err) {
-		k.lose(err)
+		k.noteRebuild(err)
+		k.distrust()
 		return
 	}
 	if err != nil {

@@ -19,6 +19,8 @@ const (
 	lookRetry = 250 * time.Millisecond
 	// checkGap is the longest time between two looks at the fence of a prepared host.
 	checkGap = 10 * time.Millisecond
+	// goneSoon is how long addresses may take to go that no fence is before.
+	goneSoon = 5 * time.Millisecond
 )
 
 // tenure is what belongs to being the owner.
@@ -36,7 +38,7 @@ type tenure struct {
 
 // round does what is due and returns when the next round is.
 func (k *Keeper) round() time.Duration {
-	if !k.built {
+	if !k.built && len(k.held) == 0 {
 		k.start()
 	}
 	w := k.newest()
@@ -182,15 +184,16 @@ func (k *Keeper) resign() {
 
 // meanwhile calls do, which asks the kernel about interfaces or addresses. All of
 // that waits for one lock in the kernel that others may hold for seconds. An owner's
-// permit is renewed, or ended, in the meantime, and what is due is announced.
+// permit is renewed, or ended, in the meantime, and what is due is announced. Addresses
+// that do not go soon get a fence.
 func (k *Keeper) meanwhile(do func()) {
-	if !k.owner {
+	if !k.owner && k.built {
 		do()
 		return
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); do() }()
-	for {
+	for k.owner {
 		k.announce(done)
 		timer := time.NewTimer(max(k.wake()-k.now(), time.Millisecond))
 		select {
@@ -202,15 +205,21 @@ func (k *Keeper) meanwhile(do func()) {
 		case <-timer.C:
 		}
 		timer.Stop()
-		if k.owner && !k.serves() {
+		if !k.serves() {
 			k.resign()
 		}
-		if !k.owner {
-			<-done
-			k.ping()
-			return
-		}
 	}
+	if !k.built {
+		timer := time.NewTimer(goneSoon)
+		select {
+		case <-done:
+		case <-timer.C:
+			k.build()
+		}
+		timer.Stop()
+	}
+	<-done
+	k.ping()
 }
 
 // due reports whether the host is to be looked at.
@@ -228,20 +237,21 @@ func (k *Keeper) prepared(w wishes) bool { return k.ready && !k.owner && k.now()
 
 // next returns how long there is nothing to do, unless something happens.
 func (k *Keeper) next() time.Duration {
-	at := k.lookAt
+	at, w := k.lookAt, k.newest()
 	k.mu.Lock()
-	switch prepared := k.prepared(k.wishes); {
-	case prepared:
+	hint := k.hint
+	k.mu.Unlock()
+	switch {
+	case k.prepared(w):
 		at = min(at, k.now()+checkGap)
 	case !k.owner && k.built && k.fenceState == FenceUnknown: // to be shut
 		at = min(at, k.now()+lookGap)
-	case k.hint:
+	case hint:
 		at = min(at, k.looked+lookGap)
 	}
-	if k.active {
-		at = min(at, k.wishes.end())
+	if k.active || k.now() < w.soon {
+		at = min(at, w.end())
 	}
-	k.mu.Unlock()
 	if k.owner {
 		at = min(at, k.wake())
 	}
@@ -251,7 +261,7 @@ func (k *Keeper) next() time.Duration {
 // wake is when an owner has something to do that needs no look.
 func (k *Keeper) wake() time.Duration {
 	at := k.until
-	if until := k.newest().until; k.checked != until {
+	if until := k.newest().until; until > k.now() && k.checked != until {
 		at = min(at, until-early)
 	}
 	if announce, ok := k.schedule.next(); ok {
@@ -270,9 +280,10 @@ func (k *Keeper) tend(w wishes, active bool) {
 	k.mu.Unlock()
 	known := k.current && !hinted && active && !k.active && k.now() < k.lookAt
 	k.active, k.ready, k.seen = active, false, w.version
+	was := k.owner
 	if known {
 		defer k.look()
-	} else if !k.lookNow() {
+	} else if !k.lookNow() || was && !k.built {
 		return
 	}
 	h := k.host

@@ -89,7 +89,7 @@ func (k *Keeper) Resigned() <-chan struct{} {
 // publish makes what a round found the status.
 func (k *Keeper) publish() {
 	w := k.newest()
-	prepared := k.prepared(w) || !k.owner && k.now() < min(w.soon, k.doubted)
+	prepared := k.prepared(w) || k.fenceState == FenceShut && k.now() < min(w.soon, k.doubted)
 	errs := slices.Clone(k.plan.problems)
 	for object, err := range k.failures {
 		errs = append(errs, fault.Fault{Object: object, Message: err.Error()})
