@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -52,6 +53,13 @@ func (k keepalived) start() {
 	for _, n := range k.nodes {
 		k.configure(n, k.priority(n))
 		k.launch(n)
+		// Two that start together may both keep it.
+		k.await("VIP on k1", func() error {
+			if !k.has(k.nodes[0]) {
+				return errors.New("it has none")
+			}
+			return nil
+		})
 	}
 	k.awaitWhole()
 }
