@@ -270,6 +270,13 @@ func (h *fakeHost) Remove() error {
 	return nil
 }
 
+// flush removes the fence as somebody else would.
+func (h *fakeHost) flush() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.covered = nil
+}
+
 func (h *fakeHost) Check() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

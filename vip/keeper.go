@@ -221,6 +221,13 @@ func (k *Keeper) look() {
 	}
 }
 
+// hinted reports whether something about the host may have changed since the last look.
+func (k *Keeper) hinted() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.hint
+}
+
 // heard notes what somebody said on a link, when it is about an address of ours.
 func (k *Keeper) heard(index int, a netip.Addr, mac net.HardwareAddr) {
 	k.mu.Lock()

@@ -191,9 +191,7 @@ func TestPrepare(t *testing.T) {
 			h.mu.Unlock()
 			k.Prepare(h.now() + 15*time.Millisecond)
 			time.Sleep(5 * time.Millisecond)
-			h.mu.Lock()
-			h.covered = nil
-			h.mu.Unlock()
+			h.flush()
 			time.Sleep(5 * time.Millisecond)
 			h.expect(t, "add "+vip4, "remove "+vip4, "build [10.9.0.100]")
 		})
@@ -203,9 +201,7 @@ func TestPrepare(t *testing.T) {
 			k.Set(addresses(vip4), 0)
 			time.Sleep(2 * lookGap)
 			h.take()
-			h.mu.Lock()
-			h.covered = nil
-			h.mu.Unlock()
+			h.flush()
 			k.Prepare(h.now() + 300*time.Millisecond)
 			h.expect(t, "build [10.9.0.100]")
 			if s := k.Status(); !s.Prepared || s.HeldCount != 0 || s.MayServe() {
@@ -224,9 +220,7 @@ func TestPrepare(t *testing.T) {
 			k.Prepare(h.now() + 300*time.Millisecond)
 			time.Sleep(5 * lookGap)
 			h.take()
-			h.mu.Lock()
-			h.covered = nil
-			h.mu.Unlock()
+			h.flush()
 			time.Sleep(checkGap)
 			h.expect(t, "remove "+vip4, "build [10.9.0.100]")
 		})
@@ -405,9 +399,7 @@ func TestRepairs(t *testing.T) {
 		time.Sleep(lookGap)
 		h.expect(t, "add "+vip4)
 
-		h.mu.Lock()
-		h.covered = nil
-		h.mu.Unlock()
+		h.flush()
 		time.Sleep(lookEvery)
 		got := h.take("announce", "renew")
 		if len(got) != 2 || got[0] != "build [10.9.0.100 2001:db8::100]" || !strings.HasPrefix(got[1], "permit 59m5") {
@@ -423,16 +415,18 @@ func TestRepairs(t *testing.T) {
 // owner from serving on, and the addresses go before the lease ends.
 func TestEndsEarlyWithoutAFence(t *testing.T) {
 	const lease = 300 * time.Millisecond
-	remove := func(h *fakeHost) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.covered = nil
-	}
 	gone := func(t *testing.T, h *fakeHost, k *Keeper) {
 		t.Helper()
 		synctest.Wait()
 		if s := k.Status(); h.has(vip4) || s.MayServe() || s.FenceRebuilt != 1 {
 			t.Errorf("has the address: %t; %+v, want no owner and the fence rebuilt once", h.has(vip4), s)
+		}
+	}
+	stillOwner := func(t *testing.T, k *Keeper) {
+		t.Helper()
+		synctest.Wait()
+		if s := k.Status(); !s.Owner || s.FenceRebuilt != 1 {
+			t.Errorf("%+v, want an owner and the fence rebuilt once", s)
 		}
 	}
 	addressFirst := func(t *testing.T, ops []string) {
@@ -446,7 +440,7 @@ func TestEndsEarlyWithoutAFence(t *testing.T) {
 			own(h, k, lease, addresses(vip4)...)
 			time.Sleep(lease - 2*early)
 			h.take()
-			remove(h)
+			h.flush()
 			time.Sleep(early)
 			gone(t, h, k)
 			addressFirst(t, h.take("announce"))
@@ -460,37 +454,30 @@ func TestEndsEarlyWithoutAFence(t *testing.T) {
 			}
 		})
 	})
+	// rebuilt has the fence of an owner removed, and renews the lease as often as this.
+	rebuilt := func(t *testing.T, h *fakeHost, k *Keeper, renewals int) {
+		t.Helper()
+		all := addresses(vip4)
+		own(h, k, lease, all...)
+		h.flush()
+		for range renewals {
+			time.Sleep(lease / 3)
+			k.Set(all, h.now()+lease)
+		}
+		stillOwner(t, k)
+	}
 	t.Run("removed and rebuilt before", func(t *testing.T) {
 		bubble(t, nil, func(h *fakeHost, k *Keeper) {
-			all := addresses(vip4)
-			own(h, k, lease, all...)
-			remove(h)
-			for range 10 {
-				time.Sleep(lease / 3)
-				k.Set(all, h.now()+lease)
-			}
-			synctest.Wait()
-			if s := k.Status(); !s.Owner || s.FenceRebuilt != 1 {
-				t.Errorf("%+v, want an owner and the fence rebuilt once", s)
-			}
+			rebuilt(t, h, k, 10)
 			time.Sleep(lease - early)
 			gone(t, h, k)
 		})
 	})
 	t.Run("long ago", func(t *testing.T) {
 		bubble(t, nil, func(h *fakeHost, k *Keeper) {
-			all := addresses(vip4)
-			own(h, k, lease, all...)
-			remove(h)
-			for range 110 {
-				time.Sleep(lease / 3)
-				k.Set(all, h.now()+lease)
-			}
+			rebuilt(t, h, k, 110)
 			time.Sleep(lease - time.Nanosecond)
-			synctest.Wait()
-			if s := k.Status(); !s.Owner || s.FenceRebuilt != 1 {
-				t.Errorf("%+v, want an owner and the fence rebuilt once", s)
-			}
+			stillOwner(t, k)
 		})
 	})
 	t.Run("at the end itself", func(t *testing.T) {
@@ -498,7 +485,7 @@ func TestEndsEarlyWithoutAFence(t *testing.T) {
 			own(h, k, lease, addresses(vip4)...)
 			time.Sleep(lease - early/2)
 			h.take()
-			remove(h)
+			h.flush()
 			time.Sleep(early / 2)
 			gone(t, h, k)
 			addressFirst(t, h.take("announce", "shut"))
@@ -509,7 +496,7 @@ func TestEndsEarlyWithoutAFence(t *testing.T) {
 			own(h, k, lease, addresses(vip4)...)
 			time.Sleep(lease - 2*early)
 			h.take()
-			remove(h)
+			h.flush()
 			h.mu.Lock()
 			h.delay["look"] = early + goneSoon/2
 			h.mu.Unlock()
@@ -530,7 +517,7 @@ func TestEndsEarlyWithoutAFence(t *testing.T) {
 			own(h, k, lease, all...)
 			time.Sleep(lease - 2*early)
 			h.take()
-			remove(h)
+			h.flush()
 			h.mu.Lock()
 			h.delay["check"] = early / 4
 			h.mu.Unlock()
@@ -564,7 +551,7 @@ func TestEndsEarlyWithoutAFence(t *testing.T) {
 		bubble(t, nil, func(h *fakeHost, k *Keeper) {
 			own(h, k, lease, addresses(vip4)...)
 			time.Sleep(lease - 2*early)
-			remove(h)
+			h.flush()
 			h.mu.Lock()
 			h.delay["look"], h.delay["remove"] = time.Second, time.Second
 			h.mu.Unlock()

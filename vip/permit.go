@@ -48,10 +48,15 @@ func (k *Keeper) serves() bool {
 func (k *Keeper) trusted() bool {
 	err := k.fence.Check()
 	if isGone(err) {
-		k.noteRebuild(err)
-		k.distrust()
+		k.lose(err)
 	}
 	return err == nil && k.now() >= k.doubted
+}
+
+// lose notes that somebody has removed the fence.
+func (k *Keeper) lose(err error) {
+	k.noteRebuild(err)
+	k.distrust()
 }
 
 // distrust has the addresses go before anything is done about the fence, which takes longer.
@@ -117,8 +122,7 @@ func (k *Keeper) permit(until time.Duration) bool {
 func (k *Keeper) shut() {
 	err := k.fence.Shut()
 	if isGone(err) {
-		k.noteRebuild(err)
-		k.distrust()
+		k.lose(err)
 		return
 	}
 	if err != nil {

@@ -148,9 +148,7 @@ func (k *Keeper) promote() {
 // nothing else keeps packets away.
 func (k *Keeper) yield(w wishes) {
 	k.resign()
-	k.mu.Lock()
-	known := k.active && !k.hint
-	k.mu.Unlock()
+	known := k.active && !k.hinted()
 	if known || !k.built {
 		held := slices.SortedFunc(maps.Values(k.held), func(a, b Address) int { return a.Addr().Compare(b.Addr()) })
 		for batch := range slices.Chunk(held, maxBatch) {
@@ -225,10 +223,7 @@ func (k *Keeper) meanwhile(do func()) {
 // due reports whether the host is to be looked at.
 func (k *Keeper) due(w wishes, active bool) bool {
 	now := k.now()
-	k.mu.Lock()
-	hint := k.hint
-	k.mu.Unlock()
-	return active != k.active || w.version != k.seen || now >= k.lookAt || hint && !k.prepared(w) && now >= k.looked+lookGap
+	return active != k.active || w.version != k.seen || now >= k.lookAt || k.hinted() && !k.prepared(w) && now >= k.looked+lookGap
 }
 
 // prepared reports whether this host waits for the lease with all that it needs. It does not
@@ -238,15 +233,12 @@ func (k *Keeper) prepared(w wishes) bool { return k.ready && !k.owner && k.now()
 // next returns how long there is nothing to do, unless something happens.
 func (k *Keeper) next() time.Duration {
 	at, w := k.lookAt, k.newest()
-	k.mu.Lock()
-	hint := k.hint
-	k.mu.Unlock()
 	switch {
 	case k.prepared(w):
 		at = min(at, k.now()+checkGap)
 	case !k.owner && k.built && k.fenceState == FenceUnknown: // to be shut
 		at = min(at, k.now()+lookGap)
-	case hint:
+	case k.hinted():
 		at = min(at, k.looked+lookGap)
 	}
 	if k.active || k.now() < w.soon {
