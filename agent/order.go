@@ -29,9 +29,11 @@ func patience(backupOnly bool) time.Duration {
 // A stance is how far this director is with its role. A role is taken from the inside
 // out, table, sync daemons, VIPs, and left the other way round: what an owner forwards
 // must be told to the others, and a kernel with a backup daemon may refuse to forward
-// at all (sysctl backup_only).
+// at all (sysctl backup_only). Daemons take longer to start than an election, and start
+// while it is under way.
 type stance struct {
 	leads   bool // this node leads, as far as it knows
+	stands  bool // it stands for election, and would have the lease at once
 	daemons bool // what could be done about the daemons of an active director is done
 	overdue bool // that takes too long
 	owner   bool // packets for VIPs may be accepted here
@@ -39,7 +41,7 @@ type stance struct {
 
 // role is what the kernel's table and daemons are to be like.
 func (s stance) role() syncd.Role {
-	if s.leads || s.owner {
+	if s.leads || s.stands || s.owner {
 		return syncd.Active
 	}
 	return syncd.Standby

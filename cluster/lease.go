@@ -74,6 +74,8 @@ func (n *Node) runLease(ctx context.Context) error {
 	}
 	tick := time.NewTicker(n.cfg.Profile.Lease / timing.Requests)
 	defer tick.Stop()
+	due := time.NewTimer(n.cfg.Profile.Lease) // of a follower
+	defer due.Stop()
 	holding := false
 	for {
 		term, leads := n.leading()
@@ -86,7 +88,7 @@ func (n *Node) runLease(ctx context.Context) error {
 			n.noteLapse(n.cfg.Now())
 			n.lease.mu.Unlock()
 			n.loseLease()
-			n.succeedLeader(ctx)
+			due.Reset(n.succeedLeader(ctx))
 		}
 		if holds := held && !leads; holds != holding {
 			holding = holds
@@ -101,6 +103,7 @@ func (n *Node) runLease(ctx context.Context) error {
 			n.loseLease()
 			return nil
 		case <-tick.C:
+		case <-due.C:
 		case <-n.pingLease:
 		}
 	}
@@ -120,7 +123,7 @@ func (n *Node) leaseRound(ctx context.Context, term uint64, asked *sync.WaitGrou
 		l.granted, l.asking, l.reports = map[string]time.Duration{}, map[string]bool{}, map[string]report{}
 		l.hold = now + length
 		n.tenures.elected(term, now, 2*n.cfg.Profile.Election)
-		if l.prepares = n.guard.binds(n.id) > 0; l.prepares {
+		if l.prepares = leaseOver(n.guard.binds(n.id)) > 0; l.prepares { // its predecessor serves
 			asked.Go(func() { n.prepare(ctx, term) })
 		}
 	}

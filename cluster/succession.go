@@ -23,7 +23,8 @@ type pollRequest struct {
 	Fitness Fitness `json:"fitness"`
 }
 
-// A pollAnswer says so, and how long a promise still binds the voter.
+// A pollAnswer says so, and in what time the lease will have ended that the voter has
+// granted.
 type pollAnswer struct {
 	Free bool          `json:"free"`
 	Wait time.Duration `json:"wait,omitempty"`
@@ -31,49 +32,63 @@ type pollAnswer struct {
 
 // succession is what a follower remembers between two rounds of runLease.
 type succession struct {
-	leader string        // whose promise has ended
-	since  time.Duration // its end
+	leader string        // whose lease has ended
+	since  time.Duration // the end of the promise to it
 	next   time.Duration // no attempt before
 }
 
-// succeedLeader stands for election as soon as this node's promise to the leader has
-// ended without being renewed, instead of after raft's own timers, which are much
+// leaseOver returns when the lease has certainly ended that a voter's promise until then
+// was for: a leader counts from when it asked, and takes off what its fence may be late.
+// The promise still binds: a vote waits for its end.
+func leaseOver(until time.Duration) time.Duration { return until - timing.FenceLateness }
+
+// succeedLeader stands for election as soon as the lease has ended that this node's promise
+// to the leader was for, instead of after raft's own timers, which are much
 // longer and random. It asks the voters first: a node that merely did not hear the
-// leader would depose it, since a candidate's term counts whether it wins or not.
-func (n *Node) succeedLeader(ctx context.Context) {
+// leader would depose it, since a candidate's term counts whether it wins or not. It
+// returns in what time it may have to be called again, if nothing happens.
+func (n *Node) succeedLeader(ctx context.Context) (next time.Duration) {
 	now := n.cfg.Now()
 	to, until := n.guard.promised()
+	if !n.maySucceed(to) {
+		return n.cfg.Profile.Lease
+	}
+	if over := leaseOver(until); now < over {
+		return over - now
+	}
+	if leader := n.leader().ID; leader != "" && leader != to { // it has a successor
+		return n.cfg.Profile.Lease
+	}
 	s := &n.succession
-	if leader := n.leader().ID; !n.maySucceed(to, until, now) || leader != "" && leader != to { // it has a successor
-		return
-	}
 	if s.leader != to || s.since != until {
-		*s = succession{leader: to, since: until, next: until + n.turn(to)}
+		*s = succession{leader: to, since: until, next: leaseOver(until) + n.turn(to)}
 	}
-	if now < max(s.next, time.Duration(n.yielded.Load())) {
-		return
+	if turn := max(s.next, time.Duration(n.yielded.Load())); now < turn {
+		return turn - now
 	}
 	wait, free := n.poll(ctx)
-	if !free {
-		s.next = n.cfg.Now() + max(min(wait, n.cfg.Profile.Lease), n.cfg.Profile.Lease/timing.Requests)
-		return
-	}
 	now = n.cfg.Now()
-	if to, until := n.guard.promised(); to != s.leader || until != s.since || !n.maySucceed(to, until, now) || now < time.Duration(n.yielded.Load()) {
-		return // renewed meanwhile, or somebody else's turn
+	if !free {
+		wait = max(min(wait, n.cfg.Profile.Lease), n.cfg.Profile.Lease/timing.Requests)
+		s.next = now + wait
+		return wait
+	}
+	if to, until := n.guard.promised(); to != s.leader || until != s.since || !n.maySucceed(to) || now < time.Duration(n.yielded.Load()) {
+		return n.cfg.Profile.Lease / timing.Requests // renewed meanwhile, or somebody else's turn
 	}
 	n.log.Info("the leader's lease has ended; this node stands for election", "leader", n.book.get(to).Name)
-	n.tenures.stands(n.nameOf(to), until, now)
+	n.tenures.stands(n.nameOf(to), leaseOver(until), now)
 	n.cfg.OnStand()
 	s.next = now + n.cfg.Profile.Heartbeat // raft's timers are next
 	header := n.rpcHeader()
 	n.toRaft(ctx, raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: header}, RespChan: make(chan raft.RPCResponse, 1)})
+	return n.cfg.Profile.Heartbeat
 }
 
-// maySucceed reports whether this node's promise to the leader to has ended and it
-// may stand for election itself.
-func (n *Node) maySucceed(to string, until, now time.Duration) bool {
-	return to != "" && to != n.id && until <= now && !n.cfg.NoSuccession && !n.cfg.Witness && n.raft.Load().State() == raft.Follower && !n.guard.voting()
+// maySucceed reports whether this node may stand for election itself once the lease of the
+// leader to, which it has promised to, has ended.
+func (n *Node) maySucceed(to string) bool {
+	return to != "" && to != n.id && !n.cfg.NoSuccession && !n.cfg.Witness && n.raft.Load().State() == raft.Follower && !n.guard.voting()
 }
 
 // turn is how long this node leaves the succession of the leader to directors that
@@ -168,12 +183,12 @@ func (n *Node) answerPoll(from string, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	r := n.raft.Load()
-	wait := n.guard.bindsVote(from)
+	wait := max(leaseOver(n.guard.bindsVote(from)), 0)
 	older := request.LastTerm < lastLogTerm(r) || request.LastTerm == lastLogTerm(r) && request.LastIndex < r.LastIndex()
 	now := n.cfg.Now()
 	to, until := n.guard.promised()
 	same := request.LastTerm == lastLogTerm(r) && request.LastIndex == r.LastIndex()
-	mine := same && n.maySucceed(to, until, now) && comesFirst(n.standing(), n.id, request.Fitness.bounded(), from)
+	mine := same && now >= leaseOver(until) && n.maySucceed(to) && comesFirst(n.standing(), n.id, request.Fitness.bounded(), from)
 	free := wait == 0 && !mine && r.State() == raft.Follower && !n.guard.voting() && r.CurrentTerm() <= request.Term && !older
 	if free {
 		n.yielded.Store(int64(now + n.cfg.Profile.Heartbeat/2))

@@ -55,6 +55,7 @@ type outcome struct {
 	nobody  time.Duration // longest while in which no director accepted packets
 	overlap int           // packets accepted by two, until the event's cause was gone
 	moved   bool
+	marks   []mark // of a loss of the host
 	survey
 }
 
@@ -98,6 +99,9 @@ func (c *contestant) suffer(what event) (o outcome) {
 		})
 	}
 	o.moved = p.takenBy(former.name, struck)
+	if what == hostLoss {
+		o.marks = marksOf(c.system, former, p.last(former.name))
+	}
 	served := come.awaitServed(l, time.Now())
 	o.survey = c.held.survey(struck, served)
 	o.gap, o.inVain = come.gap(struck, served)
@@ -177,6 +181,9 @@ func BenchmarkFailover(b *testing.B) {
 						continue // not asked for
 					}
 					table.WriteString(row(what, c.name, outcomes[i], outcomes[len(outcomes)-1]))
+					if what == hostLoss {
+						notes.WriteString(course(c.name, outcomes[i]))
+					}
 				}
 				if b.Failed() {
 					break
@@ -190,6 +197,33 @@ func BenchmarkFailover(b *testing.B) {
 	fmt.Printf("\n%s, `%s`, %s, Linux %s on a %s, host: %s\n\n", time.Now().Format("2 January 2006"), os.Getenv("IPVS_HA_BENCH_COMMAND"), version,
 		fileText(b, "/proc/sys/kernel/osrelease"), processor(b), os.Getenv("IPVS_HA_BENCH_HOST"))
 	fmt.Print("| event | system | gap: median | worst | in vain: median | worst | nobody | two | held: old | young | calm | shorter than keepalived |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n", table.String(), "\n", notes.String(), "\n")
+}
+
+// course tells what a loss of the host took in each run and, of a system that says it, when
+// each step was done: the median and the worst.
+func course(name string, outcomes []outcome) string {
+	var gaps []string
+	after := map[string][]time.Duration{}
+	var steps []string
+	for _, o := range outcomes {
+		gaps = append(gaps, fmt.Sprint(o.gap.Milliseconds()))
+		for _, m := range o.marks {
+			if after[m.step] == nil {
+				steps = append(steps, m.step)
+			}
+			after[m.step] = append(after[m.step], m.after)
+		}
+	}
+	text := fmt.Sprintf("%s: %s: gaps of %s ms", name, hostLoss, strings.Join(gaps, ", "))
+	for i, step := range steps {
+		median, worst := middle(after[step])
+		before := ", "
+		if i == 0 {
+			before = "; after the last packet that the lost director took: "
+		}
+		text += fmt.Sprintf("%s%s %d (%d)", before, step, median.Milliseconds(), worst.Milliseconds())
+	}
+	return text + ".\n"
 }
 
 func fileText(b testing.TB, path string) string {
@@ -221,10 +255,15 @@ func spread(outcomes []outcome, of func(outcome) time.Duration) (median, worst t
 	for _, o := range outcomes {
 		all = append(all, of(o))
 	}
-	slices.Sort(all)
+	return middle(all)
+}
+
+// middle returns the median and the longest.
+func middle(all []time.Duration) (median, worst time.Duration) {
 	if len(all) == 0 {
 		return 0, 0
 	}
+	slices.Sort(all)
 	return (all[(len(all)-1)/2] + all[len(all)/2]) / 2, all[len(all)-1]
 }
 

@@ -286,6 +286,18 @@ func (p *probe) owner() string {
 	return ""
 }
 
+// last returns when the last request was sent that a director has taken.
+func (p *probe) last(director string) (sent time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range p.accepts {
+		if a.director == director && a.sent.After(sent) {
+			sent = a.sent
+		}
+	}
+	return sent
+}
+
 // forget drops what it has seen so far.
 func (p *probe) forget() {
 	p.mu.Lock()

@@ -21,8 +21,9 @@ const (
 	// does that may do so again.
 	doubt = 10 * time.Second
 	// early is by how much an owner without a fence to rely on ends before its lease does.
-	// To take addresses away takes this process longer than the kernel to end a permit.
-	early = 20 * time.Millisecond
+	// To take addresses away takes this process longer than the kernel to end a permit,
+	// and a successor stands for election when the lease has ended.
+	early = 40 * time.Millisecond
 )
 
 // open lets packets through until a time, and reports whether it did.

@@ -92,6 +92,7 @@ func (k *Keeper) hold(w wishes) {
 	}
 	if !k.owner && k.ready {
 		k.promote()
+		k.publish() // a look at the host may take long
 	}
 	if k.due(w, true) {
 		k.tend(w, true)
