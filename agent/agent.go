@@ -63,8 +63,6 @@ type Agent struct {
 	// pushing orders what the keeper is told.
 	pushing sync.Mutex
 	lease   atomic.Int64 // boot time until which this node has the lease; 0 = it has none
-	// standsUntil is until when an election, for which this node stands, may bring it one.
-	standsUntil atomic.Int64
 
 	inMemory bool // the kernel is one in memory, standing in
 
@@ -225,7 +223,7 @@ func (a *Agent) clusterConfig() cluster.Config {
 		Fitness:    fitness,
 
 		NoSuccession:  !a.cfg.Cluster.Succession,
-		OnStand:       a.onStand,
+		OnStand:       a.prepareVIPs,
 		BeforeLease:   a.beforeLease,
 		BeforeRelease: a.beforeRelease,
 		OnTenure:      a.onTenure,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/ipvs-ha/ipvs-ha/boottime"
 	"github.com/ipvs-ha/ipvs-ha/cluster"
 	"github.com/ipvs-ha/ipvs-ha/reconcile"
 	"github.com/ipvs-ha/ipvs-ha/syncd"
@@ -41,8 +40,9 @@ func (a *Agent) follow(ctx context.Context) error {
 	for {
 		rounds, owning := a.loop.Changed(), a.ownerChanged()
 		state := a.node.State()
-		s := stance{owner: a.owner(), stands: a.stands(state)}
+		s := stance{owner: a.owner()}
 		s.leads = a.leads(state, given.Role)
+		s.stands = state.Stands && a.fitness().Class == 0 && !syncd.Host{}.BackupOnly() // its backup daemon must hear the winner
 		if d := a.desired(s.role()); !a.caughtUp.Load() || d.Revision != given.Revision || d.Role != given.Role {
 			asked := a.loop.Set(d)
 			if d.Role != given.Role {
@@ -88,12 +88,6 @@ func (a *Agent) leads(state cluster.State, role syncd.Role) bool {
 		return role == syncd.Active || !a.caughtUp.Load() || a.lease.Load() != 0 || a.fitness().Class == 0
 	}
 	return (state.Holds || state.Passes) && a.active.Load()
-}
-
-// stands reports whether this node stands for election because no lease runs, and would
-// take the lease at once.
-func (a *Agent) stands(state cluster.State) bool {
-	return state.Raft == "candidate" && boottime.Now() < time.Duration(a.standsUntil.Load()) && a.fitness().Class == 0
 }
 
 // desired returns what this director's kernel must hold in role.

@@ -117,14 +117,6 @@ func (a *Agent) ownerChanged() <-chan struct{} {
 	return a.keeper.Changed()
 }
 
-// onStand gets ready, while an election is under way, for the lease that it may bring.
-func (a *Agent) onStand() {
-	lease := a.cfg.Cluster.Timings().Lease
-	a.standsUntil.Store(int64(boottime.Now() + lease))
-	time.AfterFunc(lease, a.wake)
-	a.prepareVIPs()
-}
-
 // prepareVIPs has the VIPs there, behind the shut fence, for a lease that may come. When
 // none does they are gone again after the length of one.
 func (a *Agent) prepareVIPs() {

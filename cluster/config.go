@@ -55,7 +55,7 @@ type Config struct {
 	// keep its lease for as long as it runs. With more voters it does nothing.
 	Hold bool
 	// NoSuccession has this node wait for raft's timers when a leader is lost, instead of
-	// standing for election when its promise to it ends. Safety is the same.
+	// standing for election when its lease has ended. Safety is the same.
 	NoSuccession bool
 
 	// FSM gets the committed commands. Its Apply must return a []byte, the
@@ -75,7 +75,7 @@ type Config struct {
 	// It must not block. May be nil.
 	OnLease func(until time.Duration)
 	// OnStand is called when this node stands for election, because no lease runs any more
-	// as far as a majority of the voters knows. It must not block. May be nil.
+	// as far as a majority of the voters knows; see State.Stands. It must not block. May be nil.
 	OnStand func()
 	// BeforeLease is called when this node was made leader while its predecessor still
 	// has the lease, which that one gives up when this call returns, or a third of

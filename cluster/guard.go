@@ -3,6 +3,8 @@ package cluster
 import (
 	"sync"
 	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/timing"
 )
 
 // A guard keeps this node's promises as a voter. A voter that grants a leader's lease
@@ -11,8 +13,8 @@ import (
 // after the end of its promise, and so after that of the earlier one.
 //
 // Nor does a voter help anybody else become leader meanwhile, so that none is elected
-// who could not have a lease. The one exception is the heir that the leader itself
-// names.
+// who could not have a lease at once, or in a moment. The one exception is the heir that
+// the leader itself names.
 type guard struct {
 	now func() time.Duration // boot time
 
@@ -21,6 +23,7 @@ type guard struct {
 	term      uint64        // as the leader of which term
 	heir      string        // who may be elected in spite of it; "" nobody
 	until     time.Duration // its end
+	conceded  bool          // it is not renewed: see concede
 	asked     time.Duration // when the request for it was sent, on the leader's clock
 	notBefore time.Duration // nothing before: a former run may have promised until then
 	floor     uint64        // no grant to a leader of an older term
@@ -41,6 +44,9 @@ func (g *guard) grant(to string, term uint64, asked, length time.Duration, heir 
 	if wait := g.bound(to); wait > 0 {
 		return wait, false
 	}
+	if left := g.until - g.now(); g.conceded && g.to == to && left > 0 {
+		return left, false
+	}
 	if g.to != to || g.term != term { // another run of the same node may have another clock
 		g.asked, g.heir = 0, ""
 	}
@@ -51,7 +57,7 @@ func (g *guard) grant(to string, term uint64, asked, length time.Duration, heir 
 			g.wake()
 		}
 	}
-	g.to, g.term, g.until = to, term, g.now()+length
+	g.to, g.term, g.until, g.conceded = to, term, g.now()+length, false
 	return 0, true
 }
 
@@ -61,7 +67,7 @@ func (g *guard) grant(to string, term uint64, asked, length time.Duration, heir 
 func (g *guard) hold(id string, term uint64, length time.Duration) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.to != id || g.pending != 0 || g.floor > term {
+	if g.to != id || g.pending != 0 || g.floor > term || g.conceded && g.now() < g.until {
 		return false
 	}
 	g.until = max(g.until, g.now()+length)
@@ -96,6 +102,26 @@ func (g *guard) boundVote(candidate string) time.Duration {
 		return max(g.notBefore-g.now(), 0)
 	}
 	return g.bound(candidate)
+}
+
+// leaseBinds returns how long, as far as this node knows, the lease runs that it has
+// promised to somebody else than candidate. A leader counts from when it asked, and takes
+// off what its fence may be late, so that it ends before the promise does.
+func (g *guard) leaseBinds(candidate string) time.Duration {
+	return max(g.bindsVote(candidate)-timing.FenceLateness, 0)
+}
+
+// concede reports whether leaseBinds says 0. Then the promise is not renewed: candidate
+// deposes its leader by standing for election, and is to get the votes that wait for its
+// end.
+func (g *guard) concede(candidate string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.boundVote(candidate) > timing.FenceLateness {
+		return false
+	}
+	g.conceded = g.until-g.now() <= timing.FenceLateness // an heir has its votes before
+	return true
 }
 
 // wake tells those that wait for a promise to look again.

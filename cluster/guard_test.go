@@ -3,6 +3,8 @@ package cluster
 import (
 	"testing"
 	"time"
+
+	"github.com/ipvs-ha/ipvs-ha/timing"
 )
 
 func TestGuard(t *testing.T) {
@@ -120,5 +122,29 @@ func TestGuardAfterRestart(t *testing.T) {
 	clock += 300 * time.Millisecond
 	if _, ok := g.beginVote("b", 2); !ok {
 		t.Error("no vote later on")
+	}
+}
+
+// TestGuardConcedes: a promise whose lease has ended is not renewed once somebody else is
+// to stand for election, and no other one is touched.
+func TestGuardConcedes(t *testing.T) {
+	const length = 300 * time.Millisecond
+	clock := 10 * time.Second
+	g := guard{now: func() time.Duration { return clock }}
+	grant := func(to, heir string) bool {
+		_, ok := g.grant(to, 1, clock, length, heir, func() uint64 { return 1 })
+		return ok
+	}
+	grant("a", "")
+	if g.concede("b") || !grant("a", "") {
+		t.Error("conceded while the lease runs")
+	}
+	clock += length - timing.FenceLateness
+	if g.leaseBinds("b") != 0 || !g.concede("b") || grant("a", "") || g.hold("a", 1, length) {
+		t.Error("not conceded when the lease has ended, or renewed after it")
+	}
+	clock += timing.FenceLateness
+	if !grant("a", "b") || !g.concede("b") || !grant("a", "b") {
+		t.Error("an heir that asks for votes ends the lease")
 	}
 }

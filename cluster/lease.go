@@ -123,7 +123,7 @@ func (n *Node) leaseRound(ctx context.Context, term uint64, asked *sync.WaitGrou
 		l.granted, l.asking, l.reports = map[string]time.Duration{}, map[string]bool{}, map[string]report{}
 		l.hold = now + length
 		n.tenures.elected(term, now, 2*n.cfg.Profile.Election)
-		if l.prepares = leaseOver(n.guard.binds(n.id)) > 0; l.prepares { // its predecessor serves
+		if l.prepares = n.guard.binds(n.id) > timing.FenceLateness; l.prepares { // its predecessor serves
 			asked.Go(func() { n.prepare(ctx, term) })
 		}
 	}

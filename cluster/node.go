@@ -68,6 +68,7 @@ type Node struct {
 	told       atomic.Pointer[map[string]Fitness] // of the other directors, by the leader's word; never written to
 	succession succession                         // of runLease alone
 	yielded    atomic.Int64                       // boot time until which this node leaves an election to another
+	stands     atomic.Int64                       // until when an election for which this node stands may bring it the lease at once
 	tenures    tenures
 	ops        chan op
 	stuckSince atomic.Pointer[time.Time] // first write refused by an unfinished transfer

@@ -17,6 +17,7 @@ type State struct {
 	IsLeader   bool          // this node leads, as far as it knows, in Term
 	Holds      bool          // it does not, but keeps the lease without a quorum; see Config.Hold
 	Passes     bool          // it does not, but serves until the leader that it chose asks for the lease
+	Stands     bool          // it stands for election, and would have the lease at once, as far as a majority of the voters knows
 	Term       uint64        // raft's
 	Raft       string        // "leader", "follower", "candidate", "non-voter", or "stopped"
 	LeaderAge  time.Duration // since this node heard its leader; 0 on the leader, negative: not since it started
@@ -54,13 +55,15 @@ func (n *Node) State() State {
 	if r == nil {
 		return state
 	}
+	is := r.State() // before leading: who is neither was a candidate and lost
 	leader := n.leader()
 	state.Leader, state.LeaderName = leader.ID, cmp.Or(leader.Name, leader.ID)
 	state.Term, state.IsLeader = n.leading()
 	if !state.IsLeader {
 		state.Holds, state.Passes = n.holds(), n.passes()
+		state.Stands = is == raft.Candidate && n.cfg.Now() < time.Duration(n.stands.Load())
 	}
-	state.Raft = strings.ToLower(r.State().String())
+	state.Raft = strings.ToLower(is.String())
 	if state.Raft == "shutdown" {
 		state.Raft = "stopped"
 	}

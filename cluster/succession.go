@@ -37,47 +37,50 @@ type succession struct {
 	next   time.Duration // no attempt before
 }
 
-// leaseOver returns when the lease has certainly ended that a voter's promise until then
-// was for: a leader counts from when it asked, and takes off what its fence may be late.
-// The promise still binds: a vote waits for its end.
-func leaseOver(until time.Duration) time.Duration { return until - timing.FenceLateness }
-
 // succeedLeader stands for election as soon as the lease has ended that this node's promise
 // to the leader was for, instead of after raft's own timers, which are much
 // longer and random. It asks the voters first: a node that merely did not hear the
 // leader would depose it, since a candidate's term counts whether it wins or not. It
 // returns in what time it may have to be called again, if nothing happens.
-func (n *Node) succeedLeader(ctx context.Context) (next time.Duration) {
-	now := n.cfg.Now()
+func (n *Node) succeedLeader(ctx context.Context) time.Duration {
+	now, length := n.cfg.Now(), n.cfg.Profile.Lease
 	to, until := n.guard.promised()
 	if !n.maySucceed(to) {
-		return n.cfg.Profile.Lease
+		return length
 	}
-	if over := leaseOver(until); now < over {
+	over := until - timing.FenceLateness
+	if now < over {
 		return over - now
 	}
 	if leader := n.leader().ID; leader != "" && leader != to { // it has a successor
-		return n.cfg.Profile.Lease
+		return length
 	}
 	s := &n.succession
 	if s.leader != to || s.since != until {
-		*s = succession{leader: to, since: until, next: leaseOver(until) + n.turn(to)}
+		*s = succession{leader: to, since: until, next: over}
+		if turn := n.turn(to); turn > 0 { // the first one's votes wait for the promises' end
+			s.next = until + turn
+		}
 	}
 	if turn := max(s.next, time.Duration(n.yielded.Load())); now < turn {
 		return turn - now
 	}
-	wait, free := n.poll(ctx)
-	now = n.cfg.Now()
+	wait, free := n.poll(ctx, to)
 	if !free {
-		wait = max(min(wait, n.cfg.Profile.Lease), n.cfg.Profile.Lease/timing.Requests)
-		s.next = now + wait
-		return wait
+		if wait == 0 { // it is not for a lease that they do not agree
+			wait = length / timing.Requests
+		}
+		s.next = now + min(wait, length)
+		return max(s.next-n.cfg.Now(), time.Millisecond)
 	}
-	if to, until := n.guard.promised(); to != s.leader || until != s.since || !n.maySucceed(to) || now < time.Duration(n.yielded.Load()) {
-		return n.cfg.Profile.Lease / timing.Requests // renewed meanwhile, or somebody else's turn
+	now = n.cfg.Now()
+	if to, until := n.guard.promised(); to != s.leader || until != s.since || !n.maySucceed(to) || now < time.Duration(n.yielded.Load()) || !n.guard.concede(n.id) {
+		return length / timing.Requests // renewed meanwhile, or somebody else's turn
 	}
 	n.log.Info("the leader's lease has ended; this node stands for election", "leader", n.book.get(to).Name)
-	n.tenures.stands(n.nameOf(to), leaseOver(until), now)
+	n.tenures.stands(n.nameOf(to), over, now)
+	n.stands.Store(int64(now + length))
+	time.AfterFunc(length, n.cfg.OnChange)
 	n.cfg.OnStand()
 	s.next = now + n.cfg.Profile.Heartbeat // raft's timers are next
 	header := n.rpcHeader()
@@ -124,9 +127,11 @@ func comesFirst(f Fitness, id string, other Fitness, otherID string) bool {
 	return cmp.Or(f.compare(other), cmp.Compare(id, otherID)) < 0
 }
 
-// poll reports whether a majority of the voters, this node included, would help it,
-// and else how long to wait before it is worth asking again.
-func (n *Node) poll(ctx context.Context) (wait time.Duration, free bool) {
+// poll reports whether a majority of the voters, this node included, would help it succeed
+// the leader former, and else how long to wait before it is worth asking again, 0: not
+// known. It waits itself for leases that end in a moment: voters hear a leader one a little
+// later than the other.
+func (n *Node) poll(ctx context.Context, former string) (wait time.Duration, free bool) {
 	r := n.raft.Load()
 	request := pollRequest{Term: r.CurrentTerm(), LastIndex: r.LastIndex(), LastTerm: lastLogTerm(r), Fitness: n.standing()}
 	request.Fitness.Reasons = nil
@@ -142,15 +147,11 @@ func (n *Node) poll(ctx context.Context) (wait time.Duration, free bool) {
 		return 0, false
 	}
 	voters, willing := len(others)+1, 1
-	var wg sync.WaitGroup
+	var asked, awaited sync.WaitGroup
 	enough := make(chan struct{})
 	for _, s := range others {
-		wg.Go(func() {
-			data, err := n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodPoll}, body)
-			var answer pollAnswer
-			if err != nil || json.Unmarshal(data, &answer) != nil {
-				return
-			}
+		ask := func() {
+			answer := n.askPoll(ctx, s, body)
 			mu.Lock()
 			defer mu.Unlock()
 			if answer.Free {
@@ -160,17 +161,43 @@ func (n *Node) poll(ctx context.Context) (wait time.Duration, free bool) {
 			} else if answer.Wait > 0 && (wait == 0 || answer.Wait < wait) {
 				wait = answer.Wait
 			}
-		})
+		}
+		if string(s.ID) == former && len(others) > 1 { // it is lost, as a rule, and answers nothing
+			asked.Go(ask)
+		} else {
+			awaited.Go(ask)
+		}
 	}
 	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
-	select { // a dead peer need not be waited for
+	go func() { awaited.Wait(); close(done) }()
+	select { // another dead peer need not be waited for either
 	case <-enough:
 	case <-done:
 	}
 	cancel()
 	<-done
+	asked.Wait()
 	return wait, willing > voters/2
+}
+
+// askPoll asks one voter until it agrees, or would not for longer than a moment. The zero
+// answer stands for none.
+func (n *Node) askPoll(ctx context.Context, s raft.Server, body []byte) pollAnswer {
+	for {
+		data, err := n.requests.do(ctx, string(s.ID), n.member(s).Address, requestHead{Method: methodPoll}, body)
+		var answer pollAnswer
+		if err != nil || json.Unmarshal(data, &answer) != nil {
+			return pollAnswer{}
+		}
+		if answer.Free || answer.Wait <= 0 || answer.Wait > n.cfg.Profile.Lease/timing.Requests {
+			return answer
+		}
+		select {
+		case <-ctx.Done():
+			return answer
+		case <-time.After(answer.Wait):
+		}
+	}
 }
 
 // answerPoll serves methodPoll. Two that stand at once would split the votes, and
@@ -183,13 +210,13 @@ func (n *Node) answerPoll(from string, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	r := n.raft.Load()
-	wait := max(leaseOver(n.guard.bindsVote(from)), 0)
+	wait := n.guard.leaseBinds(from)
 	older := request.LastTerm < lastLogTerm(r) || request.LastTerm == lastLogTerm(r) && request.LastIndex < r.LastIndex()
 	now := n.cfg.Now()
 	to, until := n.guard.promised()
 	same := request.LastTerm == lastLogTerm(r) && request.LastIndex == r.LastIndex()
-	mine := same && now >= leaseOver(until) && n.maySucceed(to) && comesFirst(n.standing(), n.id, request.Fitness.bounded(), from)
-	free := wait == 0 && !mine && r.State() == raft.Follower && !n.guard.voting() && r.CurrentTerm() <= request.Term && !older
+	mine := same && now >= until-timing.FenceLateness && n.maySucceed(to) && comesFirst(n.standing(), n.id, request.Fitness.bounded(), from)
+	free := wait == 0 && !mine && r.State() == raft.Follower && !n.guard.voting() && r.CurrentTerm() <= request.Term && !older && n.guard.concede(from)
 	if free {
 		n.yielded.Store(int64(now + n.cfg.Profile.Heartbeat/2))
 	}

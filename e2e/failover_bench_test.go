@@ -99,12 +99,12 @@ func (c *contestant) suffer(what event) (o outcome) {
 		})
 	}
 	o.moved = p.takenBy(former.name, struck)
-	if what == hostLoss {
-		o.marks = marksOf(c.system, former, p.last(former.name))
-	}
 	served := come.awaitServed(l, time.Now())
 	o.survey = c.held.survey(struck, served)
 	o.gap, o.inVain = come.gap(struck, served)
+	if what == hostLoss {
+		o.marks = marksOf(c.system, former, p.last(former.name))
+	}
 	gaps, overlap := p.moves()
 	o.overlap = overlap
 	if len(gaps) > 0 {

@@ -483,12 +483,23 @@ func TestEndsEarlyWithoutAFence(t *testing.T) {
 	t.Run("at the end itself", func(t *testing.T) {
 		bubble(t, nil, func(h *fakeHost, k *Keeper) {
 			own(h, k, lease, addresses(vip4)...)
-			time.Sleep(lease - early/2)
+			time.Sleep(lease - earlyGap/2)
 			h.take()
 			h.flush()
-			time.Sleep(early / 2)
+			time.Sleep(earlyGap / 2)
 			gone(t, h, k)
 			addressFirst(t, h.take("announce", "shut"))
+		})
+	})
+	t.Run("after the first look", func(t *testing.T) {
+		bubble(t, nil, func(h *fakeHost, k *Keeper) {
+			own(h, k, lease, addresses(vip4)...)
+			time.Sleep(lease - early + earlyGap/2)
+			h.take()
+			h.flush()
+			time.Sleep(earlyGap / 2)
+			gone(t, h, k)
+			addressFirst(t, h.take("announce"))
 		})
 	})
 	t.Run("while it looks at the host", func(t *testing.T) {

@@ -21,9 +21,11 @@ const (
 	// does that may do so again.
 	doubt = 10 * time.Second
 	// early is by how much an owner without a fence to rely on ends before its lease does.
-	// To take addresses away takes this process longer than the kernel to end a permit,
-	// and a successor stands for election when the lease has ended.
+	// To take addresses away takes this process longer than the kernel to end a permit, and
+	// all that a successor waits for after the lease may be a message or two.
 	early = 40 * time.Millisecond
+	// earlyGap is the time between two looks at the fence of a lease that is about to end.
+	earlyGap = early / 2
 )
 
 // open lets packets through until a time, and reports whether it did.
@@ -33,16 +35,21 @@ func (k *Keeper) open(until time.Duration) bool { return k.raise() && k.permit(u
 // lease that nobody renews, it asks whether the kernel would end it too.
 func (k *Keeper) serves() bool {
 	until := k.newest().until
-	if left := until - k.now(); left > 0 && left <= early && k.checked != until {
-		k.checked = until
+	if now := k.now(); now < until && now >= k.checkAt(until) {
+		k.checked = now
 		if !k.trusted() && k.newest().until == until {
-			k.log.Warn("the lease is given up before its end, at which the fence may not be there", "before", left)
+			k.log.Warn("the lease is given up before its end, at which the fence may not be there", "before", until-now)
 			k.forgone = until
 			k.distrust()
 			return false
 		}
 	}
 	return k.extend()
+}
+
+// checkAt is when an owner looks at its fence, if nobody renews the lease that ends at until.
+func (k *Keeper) checkAt(until time.Duration) time.Duration {
+	return max(until-early, k.checked+earlyGap)
 }
 
 // trusted looks at the fence and reports whether it is whole and will be.

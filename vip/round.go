@@ -30,7 +30,7 @@ type tenure struct {
 	owner    bool          // the fence was opened and the lease has not ended
 	until    time.Duration // when the permit that was given ends; 0 = none
 	lag      time.Duration // how long giving one takes
-	checked  time.Duration // the end of the last lease before which the fence was looked at
+	checked  time.Duration // when the fence was last looked at because a lease was about to end
 	held     map[netip.Addr]Address
 	schedule schedule
 	pause    time.Duration // no announcement before
@@ -254,8 +254,8 @@ func (k *Keeper) next() time.Duration {
 // wake is when an owner has something to do that needs no look.
 func (k *Keeper) wake() time.Duration {
 	at := k.until
-	if until := k.newest().until; until > k.now() && k.checked != until {
-		at = min(at, until-early)
+	if until := k.newest().until; until > k.now() {
+		at = min(at, k.checkAt(until))
 	}
 	if announce, ok := k.schedule.next(); ok {
 		at = min(at, max(announce, k.pause))
