@@ -55,7 +55,7 @@ func (n *Node) State() State {
 	if r == nil {
 		return state
 	}
-	is := r.State() // before leading: who is neither was a candidate and lost
+	is := r.State() // before leading: a candidate that wins in between is a leader then, not neither
 	leader := n.leader()
 	state.Leader, state.LeaderName = leader.ID, cmp.Or(leader.Name, leader.ID)
 	state.Term, state.IsLeader = n.leading()
