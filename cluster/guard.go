@@ -70,7 +70,7 @@ func (g *guard) hold(id string, term uint64, length time.Duration) bool {
 	if g.to != id || g.pending != 0 || g.floor > term || g.conceded && g.now() < g.until {
 		return false
 	}
-	g.until = max(g.until, g.now()+length)
+	g.until, g.conceded = max(g.until, g.now()+length), false
 	return true
 }
 
@@ -120,7 +120,7 @@ func (g *guard) concede(candidate string) bool {
 	if g.boundVote(candidate) > timing.FenceLateness {
 		return false
 	}
-	g.conceded = g.until-g.now() <= timing.FenceLateness // an heir has its votes before
+	g.conceded = g.to != candidate && g.until-g.now() <= timing.FenceLateness // an heir has its votes before
 	return true
 }
 

@@ -67,10 +67,10 @@ func (n *Node) succeedLeader(ctx context.Context) time.Duration {
 	}
 	wait, free := n.poll(ctx, to)
 	if !free {
-		if wait == 0 { // it is not for a lease that they do not agree
-			wait = length / timing.Requests
-		}
 		s.next = now + min(wait, length)
+		if wait == 0 { // it is not for a lease that they do not agree
+			s.next = n.cfg.Now() + length/timing.Requests
+		}
 		return max(s.next-n.cfg.Now(), time.Millisecond)
 	}
 	now = n.cfg.Now()
@@ -168,15 +168,19 @@ func (n *Node) poll(ctx context.Context, former string) (wait time.Duration, fre
 			awaited.Go(ask)
 		}
 	}
-	done := make(chan struct{})
-	go func() { awaited.Wait(); close(done) }()
+	done, all := make(chan struct{}), make(chan struct{})
+	go func() { awaited.Wait(); close(done); asked.Wait(); close(all) }()
 	select { // another dead peer need not be waited for either
 	case <-enough:
 	case <-done:
+		select { // but the former leader may be back, and agree
+		case <-enough:
+		case <-all:
+		case <-time.After(n.cfg.Profile.Lease / timing.Requests):
+		}
 	}
 	cancel()
-	<-done
-	asked.Wait()
+	<-all
 	return wait, willing > voters/2
 }
 
