@@ -144,8 +144,10 @@ func TestGuardConcedes(t *testing.T) {
 		t.Error("not conceded when the lease has ended, or renewed after it")
 	}
 	clock += timing.FenceLateness
-	if !g.hold("a", 1, length) || !g.hold("a", 1, length) {
-		t.Error("what was conceded binds a promise that was renewed since")
+	for range 2 {
+		if !g.hold("a", 1, length) {
+			t.Error("what was conceded binds a promise that has ended, or was renewed since")
+		}
 	}
 	if !grant("a", "b") || !g.concede("b") || !grant("a", "b") {
 		t.Error("an heir that asks for votes ends the lease")
