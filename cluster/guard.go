@@ -44,8 +44,8 @@ func (g *guard) grant(to string, term uint64, asked, length time.Duration, heir 
 	if wait := g.bound(to); wait > 0 {
 		return wait, false
 	}
-	if left := g.until - g.now(); g.conceded && g.to == to && left > 0 {
-		return left, false
+	if wait := g.leaving(); g.to == to && wait > 0 {
+		return wait, false
 	}
 	if g.to != to || g.term != term { // another run of the same node may have another clock
 		g.asked, g.heir = 0, ""
@@ -67,7 +67,7 @@ func (g *guard) grant(to string, term uint64, asked, length time.Duration, heir 
 func (g *guard) hold(id string, term uint64, length time.Duration) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.to != id || g.pending != 0 || g.floor > term || g.conceded && g.now() < g.until {
+	if g.to != id || g.pending != 0 || g.floor > term || g.leaving() > 0 {
 		return false
 	}
 	g.until, g.conceded = max(g.until, g.now()+length), false
@@ -104,9 +104,12 @@ func (g *guard) boundVote(candidate string) time.Duration {
 	return g.bound(candidate)
 }
 
+// leaseOver returns when the lease has certainly ended that a promise until then is for: a
+// leader counts from when it asked, and takes off what its fence may be late.
+func leaseOver(until time.Duration) time.Duration { return until - timing.FenceLateness }
+
 // leaseBinds returns how long, as far as this node knows, the lease runs that it has
-// promised to somebody else than candidate. A leader counts from when it asked, and takes
-// off what its fence may be late, so that it ends before the promise does.
+// promised to somebody else than candidate.
 func (g *guard) leaseBinds(candidate string) time.Duration {
 	return max(g.bindsVote(candidate)-timing.FenceLateness, 0)
 }
@@ -120,8 +123,16 @@ func (g *guard) concede(candidate string) bool {
 	if g.boundVote(candidate) > timing.FenceLateness {
 		return false
 	}
-	g.conceded = g.to != candidate && g.until-g.now() <= timing.FenceLateness // an heir has its votes before
+	g.conceded = g.to != candidate && g.now() >= leaseOver(g.until) // an heir has its votes before
 	return true
+}
+
+// leaving returns how long a promise goes on that was conceded.
+func (g *guard) leaving() time.Duration {
+	if !g.conceded {
+		return 0
+	}
+	return max(g.until-g.now(), 0)
 }
 
 // wake tells those that wait for a promise to look again.

@@ -48,7 +48,7 @@ func (n *Node) succeedLeader(ctx context.Context) time.Duration {
 	if !n.maySucceed(to) {
 		return length
 	}
-	over := until - timing.FenceLateness
+	over := leaseOver(until)
 	if now < over {
 		return over - now
 	}
@@ -219,7 +219,7 @@ func (n *Node) answerPoll(from string, body []byte) ([]byte, error) {
 	now := n.cfg.Now()
 	to, until := n.guard.promised()
 	same := request.LastTerm == lastLogTerm(r) && request.LastIndex == r.LastIndex()
-	mine := same && now >= until-timing.FenceLateness && n.maySucceed(to) && comesFirst(n.standing(), n.id, request.Fitness.bounded(), from)
+	mine := same && now >= leaseOver(until) && n.maySucceed(to) && comesFirst(n.standing(), n.id, request.Fitness.bounded(), from)
 	free := wait == 0 && !mine && r.State() == raft.Follower && !n.guard.voting() && r.CurrentTerm() <= request.Term && !older && n.guard.concede(from)
 	if free {
 		n.yielded.Store(int64(now + n.cfg.Profile.Heartbeat/2))
